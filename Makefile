@@ -1,0 +1,55 @@
+# One word for each thing one does with a checkout. PYTHON chooses the interpreter, VENV where it installs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test test-units versions full lint type docs bench clean
+
+run: $(VENV)/.installed  ## serve the demo application, with metrics
+	$(BIN)/obsserve obsserve.demo:app --metrics-port 9100
+
+test: $(VENV)/.installed-test  ## what CI runs
+	$(BIN)/python -m pytest
+
+test-units: $(VENV)/.installed-test  ## without the tests that start servers
+	$(BIN)/python -m pytest --ignore tests/integration --ignore tests/contracts
+
+versions:  ## the tests that start no servers, with every supported Python that is here
+	.ci/versions
+
+full: $(VENV)/.installed-test  ## also what takes long: more examples for the properties, the test suite five times
+	HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest tests/properties tests/telemetry --timeout 600
+	for round in 1 2 3 4 5; do $(BIN)/python -m pytest tests/integration || exit 1; done
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+type: $(VENV)/.installed-test
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed  ## write the generated pages
+	$(BIN)/python -m obsserve.options > docs/configuration.md
+
+bench: $(VENV)/.installed-bench  ## SUITE=hello, post, stream, pipeline, fastapi, latency, idle, startup
+	$(BIN)/python -m loadtests.bench $(or $(SUITE),hello)
+
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.created pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: $(VENV)/.created pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

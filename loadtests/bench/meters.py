@@ -1,0 +1,154 @@
+"""How one slice of one server is measured: each meter returns the values of one sample."""
+
+import re
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import load, proc
+from .servers import BenchError, Case, Running, Server, started
+
+BUSY = 0.9  # of its core, below which the generator and not the server was the limit
+SETTLE_SECONDS = 0.2  # longer than the 0.1 s within which an access log is to be flushed
+LINES_SECONDS = 5.0
+RATE = 5000  # requests a second
+RATE_KEPT = 0.95  # of the rate, below which the latencies are of another load
+WARM_CONNECTIONS, IDLE_CONNECTIONS = 100, 2000
+COUNTED_CONNECTIONS, WARM_TURNS, COUNTED_TURNS = 16, 20, 100
+
+
+@dataclass(frozen=True)
+class Reading:
+    values: Mapping[str, float]
+    unusable: frozenset[str] = frozenset()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run takes place."""
+
+    app: str
+    core: int
+    seconds: int
+    directory: Path
+
+
+def unaccounted(what: str, found: float, requests: int, in_flight: int) -> list[str]:
+    """Return what is wrong with a count that should equal the requests.
+
+    The generator does not count what was in flight when it stopped; the server does.
+    """
+    if requests <= found <= requests + in_flight:
+        return []
+    return [f"{found:g} {what} for {requests} requests"]
+
+
+def wait_for_lines(running: Running, expected: int) -> int:
+    """Return the count of lines once it is reached and stays."""
+    deadline = time.monotonic() + LINES_SECONDS
+    count = running.count_lines()
+    while time.monotonic() < deadline:
+        time.sleep(SETTLE_SECONDS)
+        before, count = count, running.count_lines()
+        if count == before and count >= expected:
+            break
+    return count
+
+
+def under_full_load(running: Running, case: Case, place: Place) -> Reading:
+    """CPU of a request and requests a second, with as much load as the server takes."""
+    server = running.server
+    if server.logs_lines:
+        running.forget_lines()
+    counted = running.counted_requests() if server.counts_requests else 0
+    before = running.cpu_seconds()
+    done = load.full_load(running, case, place.seconds)
+    time.sleep(SETTLE_SECONDS)  # what a server does late, such as writing its log, is its work all the same
+    cpu = running.cpu_seconds() - before
+    running.check_alive()
+    problems = list(done.problems)
+    if server.logs_lines:
+        lines = wait_for_lines(running, done.requests)
+        problems += unaccounted("lines", lines, done.requests, case.in_flight)
+    if server.counts_requests:
+        counted = running.counted_requests() - counted
+        problems += unaccounted("requests in /metrics", counted, done.requests, case.in_flight)
+    if problems:
+        problems.append(f"its last words: {running.last_words()}")
+    busy = cpu / done.seconds
+    values = {"busy": busy}
+    if done.requests:
+        values |= {"cpu": cpu / done.requests * 1e6, "throughput": done.requests / done.seconds}
+    return Reading(values, frozenset() if busy >= BUSY else frozenset({"throughput"}), tuple(problems))
+
+
+def at_constant_rate(running: Running, case: Case, place: Place) -> Reading:
+    """Latency at a rate far below saturation."""
+    if running.server.logs_lines:
+        running.forget_lines()
+    measured = load.constant_rate(running, case, place.seconds, RATE, place.directory)
+    running.check_alive()
+    kept = measured.requests / (RATE * place.seconds)
+    values = {"p50": measured.p50 * 1e3, "p99": measured.p99 * 1e3, "rate_kept": kept}
+    unusable = frozenset() if kept >= RATE_KEPT else frozenset({"p50", "p99"})
+    return Reading(values, unusable, measured.problems)
+
+
+def of_idle_connections(server: Server, case: Case, place: Place) -> Reading:
+    """Memory of an idle keep-alive connection, in a process of its own: what was freed would be used again."""
+    with ExitStack() as stack:
+        running = stack.enter_context(started(server, place.app, place.core, place.directory))
+        running.wait_until_ready(case)
+        stack.enter_context(load.idle_connections(running, case, WARM_CONNECTIONS))
+        time.sleep(SETTLE_SECONDS)
+        before = proc.private_dirty_bytes(running.pid)
+        connections = stack.enter_context(load.idle_connections(running, case, IDLE_CONNECTIONS))
+        time.sleep(SETTLE_SECONDS)
+        grown = proc.private_dirty_bytes(running.pid) - before
+        closed = sum(not load.still_open(connection) for connection in connections)
+    problems = (f"{closed} connections did not stay open",) if closed else ()
+    return Reading({"idle": grown / IDLE_CONNECTIONS}, problems=problems)
+
+
+def of_startup(server: Server, case: Case, place: Place) -> Reading:
+    """Time from the command to its first answer."""
+    with started(server, place.app, place.core, place.directory) as running:
+        running.wait_until_ready(case, poll_seconds=0.001)
+        taken = time.monotonic() - running.began
+    return Reading({"startup": taken * 1e3})
+
+
+def tell_callgrind(running: Running, command: str) -> None:
+    done = subprocess.run(
+        ["callgrind_control", *command.split(), str(running.pid)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0 or "OK" not in done.stdout:
+        raise BenchError(f"callgrind_control {command}: {(done.stderr or done.stdout).strip()}")
+
+
+def of_instructions(server: Server, case: Case, place: Place) -> Reading:
+    """Instructions of a request outside the kernel: the one figure here that repeats, whatever else runs."""
+    load.require_program("valgrind")
+    profile = place.directory / f"{server.name}.callgrind"
+    prefix = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={profile}"]
+    with started(server, place.app, place.core, place.directory, prefix) as running:
+        running.wait_until_ready(case, poll_seconds=0.5)
+        # Several connections: what is done once for all that one turn of the event loop brings is shared.
+        with load.idle_connections(running, case, COUNTED_CONNECTIONS) as connections:
+            for _ in range(WARM_TURNS):
+                load.request_on_all(connections, case)
+            tell_callgrind(running, "-i on")
+            load.request_on_all(connections, case)
+            tell_callgrind(running, "-z")
+            for _ in range(COUNTED_TURNS):
+                load.request_on_all(connections, case)
+            tell_callgrind(running, "-d")
+    dumped = profile.with_name(profile.name + ".1").read_text()
+    found = re.search(r"^(?:summary|totals): (\d+)", dumped, re.MULTILINE)
+    if found is None:
+        raise BenchError("callgrind dumped no total")
+    return Reading({"instructions": int(found[1]) / (COUNTED_TURNS * COUNTED_CONNECTIONS)})

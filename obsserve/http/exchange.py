@@ -1,0 +1,520 @@
+"""One request and its response: the ASGI channel, the time stamps, the byte counts, one end.
+
+Owns the request body's buffer and the response's progress. Rules: `end()` takes effect once, and nothing
+is written after it; what the application sends too late is ignored, what it sends wrongly raises.
+
+    EXPECT_START ──start──▶ HELD ──first body part, or end of the loop turn──▶ STREAMING ──last part──▶ DONE
+         └──── refusal, exception, deadline, disconnect ────▶ DONE ◀──────────────┘
+
+Speed: class-level defaults stand for everything that an ordinary request leaves alone, and `send` has a
+short path for a complete body of the announced length, which is what most responses are
+(`python -m loadtests.bench hello`).
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+from obsserve.http.flow import DONE, EXPECT_START, HELD, HIGH_WATER, STREAMING, Waiters
+from obsserve.http.framing import (
+    CHUNKED,
+    CLOSE,
+    LAST_CHUNK,
+    LENGTH,
+    NONE,
+    choose,
+    encode_chunk,
+    forbids_length,
+)
+from obsserve.http.head import BadResponseError, serialise_head
+from obsserve.http.record import Record
+from obsserve.telemetry import catalogue
+from obsserve.telemetry.catalogue import COMPLETE, error_type_of
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+
+    from obsserve.http.framing import BodyEnd
+    from obsserve.http.head import ResponseHead
+    from obsserve.telemetry.catalogue import Ending
+
+Message = dict[str, Any]
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class ASGIMessageError(RuntimeError):
+    """The application sent a message that the ASGI specification does not allow here."""
+
+
+class Exchange(Record):
+    """One request and its response; what is observed of it is its `Record`."""
+
+    task: asyncio.Task[None] | None = None
+    keep_alive = True
+    # HTTP/1.1, kept alive, not HEAD: the response head can be taken from the cache as it is.
+    plain = True
+    # The client waits for 100 Continue before it sends the body.
+    expect_continue = False
+    # Finds the end of a body that spans several reads.
+    body_end: BodyEnd | None = None
+    trailer_size = 0
+    refusal: Ending | None = None
+    started = False
+    announced = False
+    body_complete = False
+    phase = EXPECT_START
+    _body: list[bytes] | None = None
+    _buffered = 0
+    _delivered = False
+    _complete_at = 0.0
+    _framing = LENGTH
+    _remaining = 0
+    _head: ResponseHead
+    waiters: Waiters | None = None
+
+    # --- the request -------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Take a part of the request body."""
+        size = len(data)
+        self.request_body_size += size
+        if self.phase == DONE:
+            return
+        if self._body is None:
+            self._body = [data]
+        else:
+            self._body.append(data)
+        self._buffered += size
+        if self._buffered > HIGH_WATER:
+            self.connection.pause_reading()
+        if self.waiters is not None:
+            self.waiters.wake()
+
+    def wake(self) -> None:
+        """Let a waiting `receive()` look again."""
+        if self.waiters is not None:
+            self.waiters.wake()
+
+    def take_unread(self) -> int:
+        """Forget what the application did not read of the body; return its size in bytes."""
+        unread, self._body, self._buffered = self._buffered, None, 0
+        return unread
+
+    def upgrade_to(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Make this the handshake of a WebSocket.
+
+        Args:
+            run: takes the place of `run`.
+        """
+        self.keep_alive = self.plain = False  # the connection speaks HTTP no more, whatever the answer
+        self.run = run  # type: ignore[method-assign]
+
+    def switch_protocols(self, head: bytes) -> None:
+        """End the handshake with its 101 response.
+
+        Args:
+            head: the whole response head.
+        """
+        self.status = 101
+        self.first_byte = perf_counter()
+        self._write(head)
+        self.phase = DONE
+        self._settle(COMPLETE, self.first_byte)
+
+    async def receive(self) -> Message:
+        """ASGI: return the next event of the request."""
+        if self.expect_continue and self.phase == EXPECT_START and not self.body_complete:
+            self.expect_continue = False
+            self._write(CONTINUE)
+            self.connection.read_at = perf_counter()  # only now is the client expected to go on
+        while True:
+            if self.phase == DONE:
+                return {"type": "http.disconnect"}
+            if self._body is not None or (self.body_complete and not self._delivered):
+                return self._take_body()
+            if self.waiters is None:
+                self.waiters = Waiters(self.connection.server.loop)
+            await self.waiters.wait()
+
+    def _take_body(self) -> Message:
+        body = self._body
+        if body is None:
+            data = b""
+        else:
+            data = body[0] if len(body) == 1 else b"".join(body)
+            self._body = None
+            self._buffered = 0
+            self.connection.resume_reading()
+        self._delivered = self.body_complete
+        return {"type": "http.request", "body": data, "more_body": not self.body_complete}
+
+    # --- the application ---------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run the application for this request; the body of the request's task."""
+        server = self.connection.server
+        self.app_started = perf_counter()
+        try:
+            result = await server.app(self.scope, self.receive, self.send)
+        except BaseException as exception:  # noqa: BLE001 - whatever it is ends this exchange, not the server
+            self.app_raised(exception)
+        else:
+            if self.phase != DONE or result is not None:
+                self.app_returned(result)
+        finally:
+            # The task is done but for its own bookkeeping; the set only kept it alive.
+            server.tasks.discard(self.task)
+            self.task = None  # its context may hold this exchange: leave no cycle to the collector
+
+    def app_raised(self, exception: BaseException) -> None:
+        reporter = self.connection.server.reporter
+        if self.phase == DONE:
+            if self._complete_at and self.ending is None:
+                self.exception = exception
+                self._settle(catalogue.APP_EXCEPTION, self._complete_at)
+                reporter.app_exception(self, exception, after_end=False)
+                return
+            # A request whose client is gone or whose time is up was cancelled, or noticed it: no news.
+            if self.ending is COMPLETE:
+                reporter.app_exception(self, exception, after_end=True)
+            return
+        self.exception = exception
+        if self.phase == STREAMING:
+            self.end(catalogue.APP_EXCEPTION_AFTER_START)
+        else:
+            self.answer_and_end(catalogue.APP_EXCEPTION)
+        reporter.app_exception(self, exception, after_end=False)
+
+    def app_returned(self, result: object) -> None:
+        if result is not None:
+            self._misuse("bad_message", f"the application returned {type(result).__name__}, not None")
+        if self.phase == EXPECT_START:
+            self._misuse("no_response", "the application returned without a response")
+            self.answer_and_end(catalogue.APP_NO_RESPONSE)
+        elif self.phase in (HELD, STREAMING):
+            self._misuse("incomplete_response", "the application returned before its response was complete")
+            if self.phase == HELD:
+                self.flush_head()
+            self.end(catalogue.APP_INCOMPLETE_RESPONSE)
+
+    def _misuse(self, reason: str, message: str) -> None:
+        self._note_misuse(reason)
+        self.connection.server.reporter.app_misuse(self, reason, message)
+
+    def _note_misuse(self, reason: str) -> None:
+        self.ordinary = False
+        if self.app_protocol_error is None:
+            self.app_protocol_error = reason
+
+    def _refuse_message(self, reason: str, message: str) -> ASGIMessageError:
+        self._note_misuse(reason)
+        return ASGIMessageError(message)
+
+    # --- the response ------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """ASGI: take the next event of the response."""
+        kind = message["type"]
+        if kind == "http.response.body":
+            if self.phase == HELD:
+                body = message.get("body", b"")
+                # The short path: everything is here, of the announced length, for an ordinary client.
+                if (
+                    self.plain
+                    and body.__class__ is bytes
+                    and self._head.complete_length == len(body)
+                    and not message.get("more_body", False)
+                ):
+                    head = self._head
+                    if self.id_line and not head.identified:
+                        data = b"%b%b\r\n%b" % (head.complete[:-2], self.id_line, body)
+                    else:
+                        data = head.complete + body
+                    self.phase = DONE
+                    self.response_body_size = len(body)
+                    self.response_size += len(data)
+                    self.connection.transport.write(data)
+                    self.first_byte = now = perf_counter()
+                    if self.status < 500:
+                        self._settle(COMPLETE, now)
+                    else:
+                        self._settle_soon(now)
+                else:
+                    self._send_first(body, more=message.get("more_body", False))
+            elif self.phase == STREAMING:
+                self._send_more(message.get("body", b""), more=message.get("more_body", False))
+            elif self.phase == EXPECT_START:
+                raise self._refuse_message(
+                    "bad_message", "http.response.body was sent before http.response.start"
+                )
+            else:
+                self._sent_late(kind)
+            if self.connection.write_paused:
+                await self.connection.drained()
+        elif kind == "http.response.start":
+            if self.phase == EXPECT_START:
+                self._start(message)
+            elif self.phase == DONE:
+                self._sent_late(kind)
+            else:
+                raise self._refuse_message("duplicate_start", "http.response.start was sent twice")
+        else:
+            raise self._refuse_message("bad_message", f"{kind!r} is no message of an HTTP response")
+
+    def _sent_late(self, kind: str) -> None:
+        """Ignore what is sent to a client that is gone (ASGI 2.3); refuse what follows a whole response."""
+        if self.ending is COMPLETE and self.response_origin == "app":
+            message = f"{kind!r} was sent after the response was complete"
+            self.connection.server.reporter.app_misuse(self, "send_after_close", message)
+            raise ASGIMessageError(message)
+
+    def _start(self, message: Message) -> None:
+        server = self.connection.server
+        key = (message["status"], *message.get("headers", ()))
+        try:
+            head = server.heads.get(key)
+        except TypeError:  # pairs that are lists
+            head = None
+        if head is None:
+            head = self._serialise(key[0], key[1:])
+        self._head = head
+        self.status = head.status
+        self.response_headers = head.headers
+        self.response_started = perf_counter()
+        if head.close or server.draining or (self.expect_continue and not self.body_complete):
+            self.keep_alive = self.plain = False
+        self.phase = HELD
+        held = server.held
+        if not held.exchanges:
+            held.release_soon()
+        held.exchanges.append(self)
+
+    def _serialise(self, status: Any, headers: tuple[Any, ...]) -> ResponseHead:
+        server = self.connection.server
+        if status == 101:  # RFC 9110 15.2.2: what would follow is no HTTP
+            raise self._refuse_message("bad_message", "101 answers a WebSocket only, by websocket.accept")
+        try:
+            head = serialise_head(
+                status, headers, server.default_headers, server.date, server.request_id_header
+            )
+        except BadResponseError as error:
+            raise self._refuse_message("bad_message", str(error)) from None
+        server.heads.remember((head.status, *head.headers), head)
+        return head
+
+    def flush_head(self) -> None:
+        """Send the head alone: no body part followed in the loop turn of the response's start."""
+        self._write_head(None)
+
+    def _send_first(self, body: Any, *, more: bool) -> None:
+        body = self._bytes_of(body)
+        self._write_head(None if more else len(body), body)
+        self._advance(len(body), more=more)
+
+    def _bytes_of(self, body: Any) -> bytes:
+        """Return a part of the body as bytes of its own: what the application keeps may change."""
+        if body.__class__ is bytes:
+            return body
+        if not isinstance(body, (bytes, bytearray, memoryview)):
+            raise self._refuse_message(
+                "bad_message", f"the response body is {type(body).__name__}, not bytes"
+            )
+        return bytes(body)
+
+    def _send_more(self, body: Any, *, more: bool) -> None:
+        body = self._bytes_of(body)
+        self._check_length(len(body))
+        framing = self._framing
+        if framing == CHUNKED:
+            data = encode_chunk(body) if body else b""
+            if not more:
+                data += LAST_CHUNK
+        else:
+            data = b"" if framing == NONE else body
+        if framing != NONE:
+            self.response_body_size += len(body)
+        if data:
+            self._write(data)
+        self._advance(len(body), more=more)
+
+    def _check_length(self, size: int) -> None:
+        if self._framing == LENGTH and size > self._remaining:
+            self._misuse("body_too_long", "the response body is longer than its content-length")
+            self.end(catalogue.APP_BODY_TOO_LONG)
+            raise ASGIMessageError("the response body is longer than its content-length")
+
+    def _advance(self, size: int, *, more: bool) -> None:
+        if self._framing == LENGTH:
+            self._remaining -= size
+        if more:
+            return
+        if self._framing == LENGTH and self._remaining > 0:
+            self._misuse("body_too_short", "the response body is shorter than its content-length")
+            self.end(catalogue.APP_BODY_TOO_SHORT)
+            raise ASGIMessageError("the response body is shorter than its content-length")
+        self.phase = DONE
+        if self.status < 500:
+            self._settle(COMPLETE, perf_counter())
+        else:
+            self._settle_soon(perf_counter())
+
+    def _write_head(self, whole_length: int | None, body: bytes = b"") -> None:
+        """Send the head, and with it the first part of the body.
+
+        Args:
+            whole_length: the length of the whole body, if this part is all of it.
+            body: the part.
+        """
+        head = self._head
+        status = self.status
+        length = head.content_length if head.content_length is not None else whole_length
+        self._framing = framing = choose(self.method, status, self.http_version, length)
+        if framing == LENGTH:
+            self._remaining = length or 0
+            self._check_first(len(body))
+        elif framing == NONE and head.content_length is None and not (self.method == "HEAD" and length):
+            length = None  # RFC 9110 8.6: only the length that a GET would have had
+        lines = [head.start]
+        if length is not None and not forbids_length(status):
+            lines.append(b"content-length: %d\r\n" % length)
+        elif framing == CHUNKED:
+            lines.append(b"transfer-encoding: chunked\r\n")
+        elif framing == CLOSE:
+            self.keep_alive = False
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        elif self.http_version == "1.0":
+            lines.append(b"connection: keep-alive\r\n")
+        if self.id_line and not head.identified:
+            lines.append(self.id_line)
+        lines.append(b"\r\n")
+        if body and framing != NONE:
+            self.response_body_size += len(body)
+            lines.append(encode_chunk(body) if framing == CHUNKED else body)
+        self.phase = STREAMING
+        self.first_byte = perf_counter()
+        self._write(b"".join(lines))
+
+    def _check_first(self, size: int) -> None:
+        if size > self._remaining:  # nothing is on the wire yet: a clean 500 is still possible
+            raise self._refuse_message("body_too_long", "the response body is longer than its content-length")
+
+    def _write(self, data: bytes) -> None:
+        self.response_size += len(data)
+        self.connection.transport.write(data)
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def waited(self, seconds: float) -> None:
+        """Add time for which the response waited on a slow reader."""
+        self.ordinary = False
+        self.write_blocked += seconds
+
+    def answer_and_end(self, ending: Ending) -> None:
+        """Send the response that the server itself makes for this ending, if one is still possible."""
+        status = ending.status
+        if self.phase in (EXPECT_START, HELD) and status is not None:
+            self.status = status
+            self.response_origin = "server"
+            self.keep_alive = False
+            self._head = self._server_head(ending, status)
+            text = f"{HTTPStatus(status).phrase}".encode()
+            self.response_headers = ()
+            self._write_head(len(text), text)
+        self.end(ending)
+
+    def _server_head(self, ending: Ending, status: int) -> ResponseHead:
+        server = self.connection.server
+        headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        if ending.rejection is not None:
+            headers.append((b"retry-after", b"1"))
+        if ending is catalogue.UPGRADE_REQUIRED:  # RFC 6455 4.2.2, RFC 9110 15.5.22
+            headers += [(b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")]
+        return serialise_head(status, headers, server.default_headers, server.date)
+
+    def disconnect(self, *, reset: bool) -> None:
+        """End because the client has gone.
+
+        Args:
+            reset: by a reset, not by an orderly close.
+        """
+        self.reset = reset
+        if self._complete_at:  # the whole response was sent
+            self.end(COMPLETE)
+            return
+        if self.phase == STREAMING and self._head.event_stream:
+            self.end(catalogue.STREAM_CLOSED_BY_CLIENT)
+            return
+        if not self.body_complete:
+            self.disconnect_phase = "request_body"
+        elif self.phase != STREAMING:
+            self.disconnect_phase = "waiting"
+        else:
+            self.disconnect_phase = "response" if self._framing == LENGTH else "stream"
+        self.end(catalogue.CLIENT_DISCONNECTED)
+
+    def end(self, ending: Ending) -> None:
+        """End the exchange, unless it has ended: exactly one end is recorded."""
+        if self.ending is not None:
+            return
+        if self._complete_at:
+            self._settle(COMPLETE, self._complete_at)
+            return
+        if self.phase in (EXPECT_START, HELD):  # nothing went out
+            self.status = None
+            self.response_origin = "none"
+        self.phase = DONE
+        if ending is not COMPLETE:
+            self.keep_alive = False
+        self._settle(ending, perf_counter())
+
+    def _settle_soon(self, now: float) -> None:
+        """End after a complete 5xx response, but let the application say why it sent it.
+
+        Frameworks answer an exception of the application with a 500 of their own and raise it again in the
+        same step; the record then carries the exception. The time of the end is that of the last byte.
+        """
+        self._complete_at = now
+        self.connection.server.loop.call_soon(self._settle, COMPLETE, now)
+
+    def _settle(self, ending: Ending, now: float) -> None:
+        """Take the end, tell the observers, and give the connection back."""
+        if self.ending is not None:
+            return
+        self.ending = ending
+        self.ended = now
+        status = self.status
+        if ending is not COMPLETE or (status is not None and status >= 500):
+            self.ordinary = False
+            self.error_type = error_type_of(ending, status, self.exception)
+        connection = self.connection
+        server = connection.server
+        if self.started:
+            server.active -= 1
+        connection.account(self)
+        hooks = server.hooks
+        ended = hooks.exchange_ended
+        if ended is not None:
+            self.learn_route()
+            try:
+                ended(self)
+            except Exception as fault:  # noqa: BLE001 - a fault in telemetry never touches a response
+                hooks.failed("exchange_ended", fault)
+        self.scope = None  # the scope refers to the exchange: do not leave a cycle to the collector
+        if self.waiters is not None:
+            self.waiters.wake()
+        connection.exchange_ended(self)
+
+    @property
+    def awaits_continue(self) -> bool:
+        """Whether the client waits for the server, not the server for the client."""
+        return self.expect_continue and not self.request_body_size
+
+    @property
+    def delimited_by_close(self) -> bool:
+        """Whether only the end of the connection ends the response's body."""
+        return bool(self.first_byte) and self._framing == CLOSE

@@ -1,0 +1,141 @@
+"""What observers see of one request and its response.
+
+The exchange itself is the record: this is the half of it that only says what happened. Class-level defaults
+stand for everything that an ordinary request leaves alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from obsserve.asgi.route import resolve_route
+from obsserve.telemetry.catalogue import outcome_of
+
+if TYPE_CHECKING:
+    from contextvars import Context
+
+    from obsserve.http.connection import Connection
+    from obsserve.http.head import Header, Target
+    from obsserve.telemetry.catalogue import DisconnectPhase, Outcome, ResponseOrigin
+    from obsserve.telemetry.observer import Address, TraceView
+
+# What may stand in logs and headers as it is.
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# Random ids of 128 bits, drawn by the hundred: one at a time costs three times as much.
+_request_ids: list[str] = []
+
+
+def _draw_request_ids() -> list[str]:
+    digits = os.urandom(16 * 128).hex()
+    return [digits[start : start + 32] for start in range(0, len(digits), 32)]
+
+
+class Record:
+    """An `ExchangeView` in the making; read there what the attributes mean.
+
+    Args:
+        connection: the one that the request came on.
+        began: when its first byte was seen, `time.perf_counter` seconds.
+    """
+
+    parts: Target | None = None
+    trace: TraceView | None = None
+    forwarded_trusted: bool | None = None
+    method = ""
+    http_version = "1.1"
+    forwarded_client: Address | None = None
+    forwarded_scheme: str | None = None
+    scheme = "http"
+    ordinary = True
+    request_headers: tuple[Header, ...] | list[Header] = ()
+    fields: dict[bytes, bytes] = {}  # noqa: RUF012 - replaced, never changed
+    response_headers: Any = ()
+    scope: dict[str, Any] | None = None
+
+    head_done = app_started = body_done = 0.0
+    response_started = first_byte = ended = write_blocked = 0.0
+    request_size = request_body_size = response_size = response_body_size = 0
+    status: Any = None  # int once known; Any spares the hot path a check
+    ending: Any = None  # an Ending once it has ended, as of every view that leaves
+    error_type: str | None = None
+    exception: BaseException | None = None
+    app_protocol_error: str | None = None
+    response_origin: ResponseOrigin = "app"
+    disconnect_phase: DisconnectPhase | None = None
+    reset = False
+    pipelined = False
+    websocket = False
+    route = ""
+    # The context of the request's task before it runs, for an observer that puts something into it.
+    context: Context | None = None
+    # The response's field with the request's id, with its line end; empty when it is not sent back.
+    id_line = b""
+    _announced_route = ""
+    _request_id: str | None = None
+
+    def __init__(self, connection: Connection, began: float) -> None:
+        self.connection = connection
+        self.connection_request = connection.requests
+        self.began = began
+
+    @property
+    def request_id(self) -> str:
+        if self._request_id is None:
+            self._request_id = self._given_id() or self._drawn_id()
+        return self._request_id
+
+    def _given_id(self) -> str | None:
+        """Return the id that a trusted peer sent, else that of the trace."""
+        name = self.connection.server.request_id_header
+        if name in self.fields and self.connection.trusted:
+            given = self.fields[name].decode("latin-1")
+            if _REQUEST_ID.fullmatch(given):
+                return given
+        return self.trace.trace_id_hex if self.trace is not None else None
+
+    @staticmethod
+    def _drawn_id() -> str:
+        if not _request_ids:
+            _request_ids.extend(_draw_request_ids())
+        return _request_ids.pop()
+
+    @property
+    def raw_path(self) -> bytes:
+        return self.parts.raw_path if self.parts is not None else b""
+
+    @property
+    def query_string(self) -> bytes:
+        return self.parts.query_string if self.parts is not None else b""
+
+    @property
+    def client(self) -> Address | None:
+        return self.forwarded_client or self.connection.peer
+
+    @property
+    def outcome(self) -> Outcome:
+        return outcome_of(self.ending, self.status)
+
+    @property
+    def flags(self) -> list[str]:
+        flags = [self.ending.flag] if self.ending.flag is not None else []
+        if self.reset:
+            flags.append("RS")
+        if self.status == 101:
+            flags.append("UP")
+        return flags
+
+    def learn_route(self) -> str:
+        """Take the template of the route that answered, as far as it is known by now."""
+        if not self.route:
+            self.route = self._announced_route or resolve_route(self.scope)
+        return self.route
+
+    def set_route(self, route: str) -> None:
+        """Announce the template of the route that answers (the scope's `obsserve` extension).
+
+        Args:
+            route: such as `/users/{id}`; never a path with values in it.
+        """
+        self._announced_route = route

@@ -1,0 +1,158 @@
+"""From arguments to a running server, and from what goes wrong to an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from obsserve.config import STARTUP_FAILURE, Config
+from obsserve.errors import ConfigError, StartupError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from obsserve.server.server import Server
+
+__all__ = ["Server", "main", "run"]
+
+EPILOG = (
+    "Every option can also be given in the environment (OBSSERVE_PORT for --port) and as a key of the file that "
+    "--config names or of [tool.obsserve] in ./pyproject.toml (port). Flags go before the environment, the "
+    "environment before the file."
+)
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Import the server when it is asked for: --help and mistakes need none of its parts."""
+        if name == "Server":
+            from obsserve.server.server import Server  # noqa: PLC0415
+
+            return Server
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def run(app: str | Callable[..., Any], **options: Any) -> None:
+    """Serve an application until it is told to stop.
+
+    Arguments:
+        app: the application: `module:attribute`, or the object itself.
+        options: the options by name; docs/configuration.md lists them.
+
+    Raises:
+        SystemExit: with 3 if the server cannot start, with 2 if an option's value cannot be used; the reason
+            has been written to stderr.
+
+    """
+    with _mistakes_end_the_process():
+        _serve(Config(app, **options))
+
+
+def _serve(config: Config, *, process_ends: bool = False) -> None:
+    """Serve until told to stop.
+
+    Args:
+        config: the options.
+        process_ends: nothing comes afterwards, so signals that come late find the server's handler to the end.
+    """
+    _ = config.settings  # everything that is wrong is told before anything happens
+    config.configure_logging()
+    config.import_app()  # as uvicorn, before there is a loop; a module that is not there is the likeliest mistake
+
+    from obsserve.server.server import Server  # noqa: PLC0415  (see __getattr__)
+
+    server = Server(config)
+    # From before the server captures signals until after it has given them back: one that comes twice, as from
+    # an init system that signals the whole group, must not kill a process that is about to end cleanly.
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    original = signal.signal(signal.SIGTERM, server.handle_exit) if in_main_thread else None
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        return
+    finally:
+        if original is not None and not process_ends:
+            signal.signal(signal.SIGTERM, original)
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+@contextmanager
+def _mistakes_end_the_process() -> Iterator[None]:
+    """Tell what went wrong on stderr, in one line if that says it all, and exit with its code."""
+    try:
+        yield
+    except ConfigError as error:
+        click.echo(f"obsserve: error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except StartupError as error:
+        click.echo(f"{error.traceback}obsserve: error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+class _Command(click.Command):
+    """The command, which takes its flags from the table of options when it runs, not when it is imported."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        from obsserve import options  # noqa: PLC0415
+
+        return [*options.parameters(), *super().get_params(ctx)]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from obsserve import options  # noqa: PLC0415
+
+        options.write_help(self.get_params(ctx), ctx, formatter)
+
+
+def _print_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    import platform  # noqa: PLC0415
+
+    from obsserve import __version__  # noqa: PLC0415  (the package imports this module)
+
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    click.echo(f"obsserve {__version__} with {python} on {platform.system()}")
+    context.exit()
+
+
+@click.command(cls=_Command, context_settings={"max_content_width": 120}, epilog=EPILOG)
+@click.option("--config", "config_file", metavar="FILE", help="Read options from this TOML file.")
+@click.option("--check-config", is_flag=True, help="Say whether the configuration is valid, and exit.")
+@click.option("--print-config", is_flag=True, help="Print every option with its value and origin, and exit.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version, and exit.",
+)
+@click.pass_context
+def main(
+    context: click.Context, /, config_file: str | None, check_config: bool, print_config: bool, **flags: Any
+) -> None:
+    """Serve the ASGI application APP, written as module:attribute."""
+    from obsserve import options  # noqa: PLC0415  (so that `python -m obsserve.options` finds it not yet imported)
+
+    resolution = options.resolve(flags, file=config_file, environ=os.environ)
+    for warning in resolution.warnings:
+        click.echo(f"obsserve: warning: {warning}", err=True)
+    if "app" not in resolution.values:
+        raise click.MissingParameter(ctx=context, param_hint="'APP'", param_type="argument")
+    with _mistakes_end_the_process():
+        config = resolution.config()
+        if print_config:
+            click.echo(options.printed(config))
+        elif check_config:
+            click.echo("The configuration is valid.")
+        else:
+            if not config.app_dir:
+                sys.path.insert(0, "")  # a console script finds its own directory there, not the current one
+            _serve(config, process_ends=True)

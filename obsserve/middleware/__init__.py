@@ -1,0 +1,1 @@
+"""ASGI middleware under the names that uvicorn's users import; the server itself needs none of it."""

@@ -1,0 +1,1 @@
+"""Small functions under the names that uvicorn's users import."""

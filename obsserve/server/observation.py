@@ -1,0 +1,334 @@
+"""The telemetry of one serving process, put together from the options and kept going by the ticker.
+
+Owns the cells, the observers, the log sink, the watchdog and the metrics port. With a signal turned off its
+part is not made, and its cost is one branch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import uuid
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from obsserve.http.parser import parser_class
+from obsserve.http.scope import TrustedPeers
+from obsserve.server.listeners import listener_name
+from obsserve.server.ticker import Clock
+from obsserve.telemetry.logging import server_sink
+from obsserve.telemetry.observer import Hooks
+from obsserve.version import __version__
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from obsserve.admin.server import AdminServer
+    from obsserve.http.state import ServerState
+    from obsserve.settings import Settings
+    from obsserve.telemetry.accessoutput import AccessOutput
+    from obsserve.telemetry.correlation import Correlation
+    from obsserve.telemetry.metrics import LogCounters, Metrics
+    from obsserve.telemetry.providertracing import ProviderTracing
+    from obsserve.telemetry.runtime import GCWatch, LoopLag, StallWatchdog
+    from obsserve.telemetry.traceconfig import TracingConfiguration
+    from obsserve.telemetry.tracing import Tracing
+
+
+def tracing_of(settings: Settings) -> TracingConfiguration | None:
+    """Return how to trace, None when tracing is off; then nothing of OpenTelemetry is imported.
+
+    Raises:
+        StartupError: tracing is asked for and cannot be done.
+    """
+    if settings.otlp_endpoint is None and not any(name.startswith("OTEL_") for name in os.environ):
+        return None
+    from obsserve.telemetry.traceconfig import tracing_configuration  # noqa: PLC0415
+
+    return tracing_configuration(settings)
+
+
+class Observation:
+    """Everything that watches a serving process.
+
+    Args:
+        settings: the options.
+        log: the server's logger.
+    """
+
+    def __init__(self, settings: Settings, log: Any) -> None:
+        self._settings = settings
+        self._log = log
+        self._parser = parser_class(settings.http).__name__.removesuffix("Parser").lower()
+        self._listening: list[tuple[str, socket.socket]] = []
+        self._clock = Clock()
+        self._state: ServerState | None = None
+        self._counters: LogCounters | None = None
+        self.metrics: Metrics | None = None
+        self._lag: LoopLag | None = None
+        self._gc: GCWatch | None = None
+        self._watchdog: StallWatchdog | None = None
+        self._admin: AdminServer | None = None
+        self._access: AccessOutput | None = None
+        self._instance = str(uuid.uuid4())
+        tracing = tracing_of(settings)
+        if settings.metrics_port is not None or settings.access_log or tracing is not None:
+            self._make_cells()
+        if settings.metrics_port is not None:
+            self._make_metrics(traced=tracing is not None)
+        self._tracing = None if tracing is None else self._start_tracing(tracing)
+
+    def observers(self, *, app_configures_structlog: bool = False) -> Hooks:
+        """Return the compiled observers; called when the application has started.
+
+        Only then it is known what it has made of logging.
+
+        Args:
+            app_configures_structlog: its lines then get ids only as bound context variables.
+        """
+        settings = self._settings
+        observers: list[object] = []
+        if self._tracing is not None:
+            observers.append(self._tracing)
+        if settings.access_log or self._tracing is not None:
+            observers.append(self._make_correlation(bind_structlog=app_configures_structlog))
+        if self.metrics is not None:
+            observers.append(self.metrics)
+        if settings.access_log:
+            observers += self._make_access_log()
+        return Hooks(observers, self._report_fault)
+
+    # --- making ------------------------------------------------------------------------------
+
+    def _make_cells(self) -> None:
+        from obsserve.telemetry.cells import Cells  # noqa: PLC0415 - only what is turned on is imported
+        from obsserve.telemetry.metrics import LogCounters, rows_for  # noqa: PLC0415
+        from obsserve.telemetry.runtime import LoopLag  # noqa: PLC0415
+
+        self._cells = Cells.create(rows_for(self._settings.metrics_max_series))
+        self._lag = LoopLag(self._cells)
+        self._counters = LogCounters(self._cells)
+        sink = server_sink()
+        if sink is not None:
+            sink.counters = self._counters
+
+    def _make_metrics(self, *, traced: bool) -> None:
+        from obsserve.telemetry.metrics import Metrics, known_methods  # noqa: PLC0415
+        from obsserve.telemetry.runtime import GCWatch, StallWatchdog  # noqa: PLC0415
+
+        settings = self._settings
+        self.metrics = metrics = Metrics(
+            self._cells,
+            max_series=settings.metrics_max_series,
+            known_methods=known_methods(os.environ),
+            exemplars=traced,
+        )
+        for limit, value in (
+            ("concurrency", settings.limit_concurrency),
+            ("connections", settings.limit_connections),
+            ("backlog", settings.backlog),
+            ("header_bytes", settings.limit_request_headers),
+            ("body_bytes", settings.limit_request_body),
+        ):
+            if value is not None:
+                metrics.set_limit(limit, value)
+        self._gc = GCWatch(self._cells)
+        lag = self._lag
+        assert lag is not None
+        self._watchdog = StallWatchdog(
+            self._cells, lambda: lag.heartbeat, self._report_stall, self._open_requests
+        )
+
+    def _start_tracing(self, configuration: TracingConfiguration) -> Tracing | ProviderTracing:
+        from obsserve.telemetry.traceconfig import resource  # noqa: PLC0415
+        from obsserve.telemetry.tracing import start_tracing  # noqa: PLC0415
+
+        assert self._lag is not None
+        settings = self._settings
+        return start_tracing(
+            configuration,
+            resource=resource(
+                configuration, service_instance_id=self._instance, worker=0, version=__version__
+            ),
+            version=__version__,
+            region=self._cells if self.metrics is not None else None,
+            clock=self._clock,
+            lag=self._lag,
+            trusted=TrustedPeers(settings.forwarded_allow_ips),
+            report=self._report_tracing,
+        )
+
+    def _make_correlation(self, *, bind_structlog: bool) -> Correlation:
+        from obsserve.telemetry.correlation import Correlation  # noqa: PLC0415
+
+        return Correlation(bind_structlog=bind_structlog)
+
+    def _make_access_log(self) -> list[object]:
+        from obsserve.telemetry.accessoutput import AccessOutput  # noqa: PLC0415
+        from obsserve.telemetry.logsink import descriptor_of  # noqa: PLC0415
+
+        assert self._lag is not None
+        self._access = AccessOutput(
+            self._settings,
+            stdout=descriptor_of(sys.stdout),
+            clock=self._clock,
+            lag=self._lag,
+            counters=self._counters,
+            service_instance_id=self._instance,
+        )
+        return self._access.observers
+
+    # --- running -----------------------------------------------------------------------------
+
+    def bind(self) -> None:
+        """Bind the metrics port.
+
+        Raises:
+            StartupError: it is in use.
+        """
+        if self.metrics is None:
+            return
+        from obsserve.admin.app import AdminState  # noqa: PLC0415
+        from obsserve.admin.server import AdminServer  # noqa: PLC0415
+        from obsserve.telemetry import runtime  # noqa: PLC0415
+        from obsserve.telemetry.cells import CellsReader  # noqa: PLC0415
+        from obsserve.telemetry.exposition import Exposition  # noqa: PLC0415
+
+        settings = self._settings
+        assert settings.metrics_port is not None
+        self._admin_state = state = AdminState(
+            livez_max_stall=settings.livez_max_stall, ready_max_stall=settings.ready_max_stall
+        )
+        self._reader = CellsReader.attach(self._cells.fileno())
+        loop = asyncio.get_running_loop()
+        build = runtime.build_info(__version__, type(loop).__module__.partition(".")[0], self._parser)
+        sources = (
+            runtime.ProcessFigures(),
+            runtime.python_info,
+            lambda: build,
+            runtime.readiness(lambda: not state.unready_reasons()),
+            lambda: runtime.listener_backlogs(self._listening),
+        )
+        self._admin = AdminServer(
+            settings.metrics_host, settings.metrics_port, state, Exposition([self._reader], sources)
+        )
+        self._admin.bind()
+
+    def start(self) -> None:
+        """Begin to watch the loop of the calling thread, and to answer on the metrics port."""
+        if self._gc is not None:
+            self._gc.install()
+        if self._watchdog is not None:
+            self._watchdog.start()
+        if self._admin is not None:
+            self._admin.start()
+
+    def serving(self, state: ServerState, sockets: Sequence[socket.socket]) -> None:
+        """Take note that the application is served from now on.
+
+        Args:
+            state: what all connections share.
+            sockets: the listening sockets.
+        """
+        self._state = state
+        self._listening = [(listener_name(sock), sock) for sock in sockets]
+        if self._admin is not None:
+            self._admin_state.started = True
+
+    def draining(self) -> None:
+        """Take note that the server has begun to stop."""
+        if self._admin is not None:
+            self._admin_state.draining = True
+
+    def tick(self, now: float) -> None:
+        """Do what is due ten times a second."""
+        if self._lag is not None:
+            self._lag.tick(now)
+        if self._admin is not None:
+            self._admin_state.heartbeat = now
+        if self._access is not None:
+            self._access.flush()
+        if self._tracing is not None:
+            self._tracing.tick()
+        sink = server_sink()
+        if sink is not None:
+            sink.flush()
+
+    def each_second(self) -> None:
+        """Do what is due once a second."""
+        self._clock.refresh()
+        if self.metrics is not None and self._state is not None:
+            self.metrics.sample(self._state.connections)
+            if self._lag is not None:
+                self._lag.count_tasks(asyncio.get_running_loop())
+
+    def lifespan_finished(
+        self, phase: str, seconds: float, *, failed: bool = False, exception: BaseException | None = None
+    ) -> None:
+        """Count a phase of the lifespan, startup or shutdown."""
+        if self.metrics is not None:
+            self.metrics.lifespan_finished(phase, seconds, failed=failed, exception=exception)
+
+    def stop(self, timeout: float) -> None:
+        """Stop watching, and write and export what still waits.
+
+        Args:
+            timeout: seconds that spans and log lines may take, each.
+        """
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        if self._gc is not None:
+            self._gc.remove()
+        if self._tracing is not None:
+            self._tracing.shutdown(timeout)
+        if self._access is not None:
+            self._access.close(timeout)
+        if self._admin is not None:
+            self._admin.stop()
+
+    @property
+    def traces(self) -> bool:
+        """Whether spans are made."""
+        return self._tracing is not None
+
+    @property
+    def metrics_url(self) -> str | None:
+        """Where the metrics are, None when they are off."""
+        if self._admin is None:
+            return None
+        host, port = self._admin.address
+        return f"http://[{host}]:{port}/metrics" if ":" in host else f"http://{host}:{port}/metrics"
+
+    # --- reports -----------------------------------------------------------------------------
+
+    def _report_fault(self, observer: object, hook: str, fault: BaseException) -> None:
+        self._log.error(
+            "telemetry.fault",
+            message=f"{type(observer).__name__}.{hook} raised and is turned off; requests are not affected",
+            exc_info=fault,
+        )
+
+    def _report_tracing(self, event: str, message: str) -> None:
+        say = self._log.info if event == "telemetry.export_recovered" else self._log.warning
+        say(event, message=message)
+
+    def _report_stall(self, seconds: float, stack: str, requests: Sequence[Any]) -> None:
+        self._log.warning(
+            "loop.stall",
+            message=f"The event loop has been blocked for {seconds:.1f} s; the stack says by what",
+            stack=stack,
+            requests=list(requests),
+        )
+
+    def _open_requests(self) -> list[str]:
+        state = self._state
+        if state is None:
+            return []
+        now = perf_counter()
+        return [
+            f"{exchange.method} {exchange.raw_path.decode('latin-1')} for {now - exchange.began:.1f} s"
+            for connection in tuple(state.connections)
+            if (exchange := connection.open_exchange) is not None
+        ]

@@ -1,0 +1,334 @@
+"""One serving process: what uvicorn's users know as `Server`, and the place where the parts meet.
+
+Owns the listeners, the shared state, the lifespan and the drain. In order: bind (application and metrics
+port), start the application, listen, serve, drain, stop the application, flush telemetry.
+
+    new ──startup()──▶ started ──should_exit──▶ draining ──no exchange left, or deadline──▶ stopped
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+from obsserve.asgi.lifespan import Lifespan, LifespanFailedError
+from obsserve.http.connection import Connection
+from obsserve.http.parser import parser_class
+from obsserve.http.state import ServerState
+from obsserve.logconfig import BUILT_IN
+from obsserve.server import listeners, tuning
+from obsserve.server.customprotocol import acceptor
+from obsserve.server.observation import Observation
+from obsserve.server.reporter import AppReporter
+from obsserve.server.ticker import INTERVAL, Ticker, http_date
+from obsserve.telemetry import catalogue
+from obsserve.telemetry.logging import adopt_structlog, server_logger
+from obsserve.websocket.codec import codec_named
+from obsserve.websocket.connection import WebSocketConnection, WebSocketOptions
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from obsserve.config import Config
+    from obsserve.settings import Settings
+
+# What the end of a shutdown may take when its budget is used up: the lifespan and the last log lines.
+LAST_MOMENT: Final = 1.0
+
+HANDLED_SIGNALS: Final = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
+)
+
+
+class Server:
+    """Serves one application in this process.
+
+    Args:
+        config: the options; they are read when the server starts.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.started = False
+        self.should_exit = False
+        self.force_exit = False
+        self.servers: list[asyncio.Server] = []
+        self.server_state: ServerState
+        self.lifespan: Lifespan
+        self.last_notified = 0.0
+        self._captured: list[int] = []
+        self._structlog_adopted = False
+        self._sockets: list[socket.socket] = []
+        self._observation: Observation
+        self._ticker: Ticker
+        self._settings: Settings
+
+    # --- running -----------------------------------------------------------------------------
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve in an event loop of its own until told to stop.
+
+        Args:
+            sockets: bound sockets to listen on instead of those that the options name.
+
+        Raises:
+            StartupError: the server cannot start; an application that fails to start up is logged instead,
+                and leaves `started` false.
+        """
+        with asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
+            runner.run(self._serve_until_signalled(sockets))
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve in the running event loop until told to stop; see `run`.
+
+        A signal that stopped the server is raised again afterwards, for the program around it.
+        """
+        await self._serve_until_signalled(sockets)
+        for captured in reversed(self._captured):
+            signal.raise_signal(captured)
+
+    async def _serve_until_signalled(self, sockets: list[socket.socket] | None) -> None:
+        with self.capture_signals():
+            await self._serve(sockets)
+
+    async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
+        config = self.config
+        config.configure_logging()
+        if not config.loaded:
+            config.load()
+        self._settings = config.settings
+        # Whoever configures logging keeps their own structlog, too.
+        self._structlog_adopted = self._settings.log_config == BUILT_IN and adopt_structlog()
+        self._log = server_logger()
+        tuning.tune_process()
+        self._observation = Observation(self._settings, self._log)
+        try:
+            await self.startup(sockets)
+            if self.should_exit:
+                return
+            await self.main_loop()
+            await self.shutdown()
+        finally:
+            self._release()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Bind, start the application, listen.
+
+        Args:
+            sockets: bound sockets to listen on instead of those that the options name.
+
+        Raises:
+            StartupError: an address cannot be bound.
+        """
+        settings, observation = self._settings, self._observation
+        self._sockets = sockets if sockets is not None else listeners.bind_sockets(settings)
+        observation.bind()
+        observation.start()
+        app = self.config.loaded_app
+        self.lifespan = Lifespan(app, settings.lifespan, self._report_lifespan)
+        began = perf_counter()
+        try:
+            await self.lifespan.startup()
+        except LifespanFailedError as failure:
+            observation.lifespan_finished(
+                "startup", perf_counter() - began, failed=True, exception=failure.cause
+            )
+            self._log.error("lifespan.failed", message=f"{failure} The server stops.", exc_info=failure.cause)
+            self.should_exit = True
+            return
+        observation.lifespan_finished("startup", perf_counter() - began)
+        self.server_state = self._shared_state(app)
+        self._serve_websockets()
+        self._ticker = Ticker(self.server_state.loop, self._tick, self._each_second)
+        self._ticker.start()
+        await self._listen()
+        self.started = True
+        observation.serving(self.server_state, self._sockets)
+        self._announce()
+
+    def _shared_state(self, app: Any) -> ServerState:
+        observation = self._observation
+        state = ServerState(
+            self._settings,
+            loop=asyncio.get_running_loop(),
+            app=app,
+            parser=parser_class(self._settings.http),
+            hooks=observation.observers(app_configures_structlog=not self._structlog_adopted),
+            context=self.lifespan.context,
+            app_state=self.lifespan.state,
+            reporter=AppReporter(self._log, observation.metrics),
+        )
+        state.has_request_ids = self._settings.access_log or observation.traces
+        return state
+
+    def _serve_websockets(self) -> None:
+        chosen = codec_named(self._settings.ws)
+        if chosen is not None:
+            self.server_state.websocket_taker = WebSocketOptions(self._settings, *chosen).take
+
+    async def _listen(self) -> None:
+        custom = acceptor(self.config, self.server_state, self._log)
+        loop = asyncio.get_running_loop()
+        state = self.server_state
+        backlog = self._settings.backlog
+        for sock in self._sockets:
+            name = listeners.listener_name(sock)
+
+            def accept(name: str = name) -> asyncio.BaseProtocol:
+                return Connection(state, name) if custom is None else custom()
+
+            if sock.family.name == "AF_UNIX":
+                server = await loop.create_unix_server(accept, sock=sock, backlog=backlog)
+            else:
+                server = await loop.create_server(accept, sock=sock, backlog=backlog)
+            self.servers.append(server)
+
+    def _announce(self) -> None:
+        for sock in self._sockets:
+            where = listeners.describe(sock)
+            self._log.info(
+                "server.start", message=f"Serving on {where} (press CTRL+C to quit)", address=where
+            )
+        if self._observation.metrics_url is not None:
+            self._log.info(
+                "metrics.start",
+                message=f"Metrics on {self._observation.metrics_url}",
+                address=self._observation.metrics_url,
+            )
+
+    # --- serving -----------------------------------------------------------------------------
+
+    async def main_loop(self) -> None:
+        """Wait until the server is told to stop."""
+        counter = 0
+        while not await self.on_tick(counter):
+            counter = (counter + 1) % 864000
+            await asyncio.sleep(INTERVAL)
+
+    async def on_tick(self, counter: int) -> bool:  # noqa: ARG002 - overridden by users who count
+        """Return whether to stop; called ten times a second, and made to be overridden."""
+        notify = self.config.callback_notify
+        if notify is not None and perf_counter() - self.last_notified > self.config.timeout_notify:
+            self.last_notified = perf_counter()
+            await notify()
+        return self.should_exit
+
+    def _tick(self, now: float) -> None:
+        state = self.server_state
+        for connection in tuple(state.connections):
+            connection.sweep(now)
+        self._observation.tick(now)
+
+    def _each_second(self, second: int) -> None:
+        self.server_state.set_date(http_date(second))
+        self._observation.each_second()
+
+    # --- stopping ----------------------------------------------------------------------------
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain: accept nothing more, let what is running finish within the time-out, stop the application.
+
+        Args:
+            sockets: closed too, if given.
+        """
+        timeout = self._settings.timeout_graceful_shutdown
+        deadline = perf_counter() + timeout if timeout is not None else None
+        self._log.info(
+            "server.drain", message="Shutting down: waiting for running requests", timeout_seconds=timeout
+        )
+        state = self.server_state
+        state.drain_started = perf_counter()
+        state.draining = True
+        self._observation.draining()
+        for connection in tuple(state.connections):
+            if isinstance(connection.successor, WebSocketConnection):
+                connection.successor.drain()
+        for server in self.servers:
+            server.close()
+        for sock in (*self._sockets, *(sockets or ())):
+            sock.close()
+        if not await self._wait_until_drained(deadline):
+            await self._interrupt()
+        if not self.force_exit:
+            await self._stop_application(_remaining(deadline))
+        self._ticker.stop()
+        self._log.info("server.stop", message="Stopped", force_exit=self.force_exit)
+
+    async def _wait_until_drained(self, deadline: float | None) -> bool:
+        state = self.server_state
+        while state.connections or state.tasks:
+            if self.force_exit or (deadline is not None and perf_counter() >= deadline):
+                return False
+            await asyncio.sleep(INTERVAL / 2)
+        return True
+
+    async def _interrupt(self) -> None:
+        """End what did not end by itself, and say who held the shutdown up."""
+        state = self.server_state
+        for exchange in [c.open_exchange for c in state.connections]:
+            if exchange is None:
+                continue
+            self._log.warning(
+                "drain.interrupted",
+                message=f"{exchange.method} {exchange.raw_path.decode('ascii', 'replace')} did not end in time",
+                request_id=exchange.request_id,
+                age_seconds=round(perf_counter() - exchange.began, 3),
+            )
+        for connection in tuple(state.connections):
+            connection.abandon(catalogue.WORKER_SHUTDOWN)
+        for task in tuple(state.tasks):
+            task.cancel()
+        if state.tasks:
+            await asyncio.wait(tuple(state.tasks), timeout=LAST_MOMENT)
+        for connection in tuple(state.connections):
+            connection.close("shutdown", abort=True)
+        await asyncio.sleep(0)  # connection_lost is called on the next turn
+
+    async def _stop_application(self, seconds: float | None) -> None:
+        began = perf_counter()
+        stopped = await self.lifespan.shutdown(seconds)
+        self._observation.lifespan_finished("shutdown", perf_counter() - began, failed=not stopped)
+
+    def _report_lifespan(self, message: str, cause: BaseException | None) -> None:
+        self._log.error("lifespan.failed", message=message, exc_info=cause)
+
+    def _release(self) -> None:
+        """Give back what the process holds, however serving ended."""
+        for sock in self._sockets:
+            sock.close()
+        if self._settings.uds is not None:
+            listeners.remove_unix_path(self._settings.uds)
+        self._observation.stop(LAST_MOMENT)
+
+    # --- signals -----------------------------------------------------------------------------
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle SIGINT and SIGTERM while serving; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        original = {sig: signal.signal(sig, self.handle_exit) for sig in HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for sig, handler in original.items():
+                signal.signal(sig, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's form
+        """Stop gracefully; a second SIGINT stops at once, while SIGTERM may come as often as it likes."""
+        self._captured.append(sig)
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        else:
+            self.should_exit = True
+
+
+def _remaining(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - perf_counter(), LAST_MOMENT)

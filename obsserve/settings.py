@@ -1,0 +1,366 @@
+"""The table of options.
+
+`Settings` has one field for each option. `option()` declares it and keeps, beside the default, what the command
+line, the environment, the configuration files and the documentation need to know: they all derive from this
+table. An option is added by adding its field here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: RUF009  (option() returns a field)
+import os
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+from obsserve.accessformat import access_log_format
+from obsserve.checks import (
+    BadValue,
+    Check,
+    LogLevel,
+    application,
+    awaited,
+    comma_list,
+    filled_text,
+    header,
+    header_name,
+    http_parser,
+    log_level,
+    one_of,
+    one_of_or_import,
+    ratio,
+    seconds,
+    seconds_or_zero,
+    switch,
+    text,
+    whole,
+)
+from obsserve.errors import ConfigError, Problem
+from obsserve.logconfig import BUILT_IN, log_config
+
+Lifespan = Literal["auto", "on", "off"]
+Interface = Literal["auto", "asgi3", "asgi2", "wsgi"]
+HTTPParser = Literal["auto", "httptools", "h11"]
+Loop = Literal["auto", "asyncio", "uvloop", "none"]
+WebSocketCodec = Literal["auto", "none", "websockets", "websockets-sansio", "wsproto"]
+LogFormat = Literal["auto", "json", "console"]
+OTLPProtocol = Literal["grpc", "http/protobuf"]
+TraceTrust = Literal["peers", "all", "none"]
+LogQuery = Literal["auto", "redact-all", "redact-listed", "drop", "keep"]
+
+APPLICATION = "Application"
+LISTENING = "Listening"
+PROTOCOL = "Protocol"
+HEADERS = "Headers and proxies"
+LIMITS = "Limits"
+TIMEOUTS = "Time-outs"
+WEBSOCKETS = "WebSockets"
+LOGGING = "Logging"
+METRICS = "Metrics port"
+TRACING = "Tracing"
+
+OFF = ("off", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One row of the table: what is known of an option besides the name and type of its field."""
+
+    name: str = ""
+    default: Any
+    group: str
+    help: str
+    check: Check
+    metavar: str
+    choices: tuple[str, ...] = ()
+    words_for_none: tuple[str, ...] = ()
+    multiple: bool = False
+    given_flag: str | None = None
+    fallback_variable: str | None = None
+    default_text: str | None = None
+    from_python_only: bool = False
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the command line spells it as a pair, `--access-log` and `--no-access-log`."""
+        return self.check is switch
+
+    @property
+    def flag(self) -> str:
+        return self.given_flag or "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The name in the environment."""
+        return f"OBSSERVE_{self.name.upper()}"
+
+    def absent(self) -> Any:
+        """Return the value when nothing is given."""
+        if self.fallback_variable:
+            return os.environ.get(self.fallback_variable) or self.default
+        return self.default
+
+    def settle(self, value: Any) -> Any:
+        """Return the value as Settings holds it, from what a keyword, a flag, a variable or a file says.
+
+        Raises:
+            BadValue: the value cannot be used.
+
+        """
+        if isinstance(value, str) and value.lower() in self.words_for_none:
+            return None
+        if value is None:
+            if self.words_for_none:
+                return None
+            value = self.absent()
+            if value is None:
+                return None
+        if self.multiple:
+            items = (value,) if isinstance(value, str) else value
+            if not isinstance(items, Iterable):
+                raise BadValue(f"{value!r} is not a list", "give a list")
+            return tuple(self.check(item) for item in items)
+        return self.check(value)
+
+
+def option(
+    default: Any,
+    *,
+    group: str,
+    help: str,  # noqa: A002  (the word that click and argparse use)
+    check: Check | None = None,
+    choices: tuple[str, ...] = (),
+    metavar: str = "",
+    words_for_none: tuple[str, ...] = (),
+    multiple: bool = False,
+    flag: str | None = None,
+    fallback_variable: str | None = None,
+    default_text: str | None = None,
+    from_python_only: bool = False,
+) -> Any:
+    """Declare a field of Settings.
+
+    Arguments:
+        default: the value when nothing is given.
+        group: the heading in `--help` and in the documentation.
+        help: what it does, with the unit.
+        check: makes the value that Settings holds, or raises BadValue; follows from `choices` if left out.
+        choices: the words that it accepts.
+        metavar: what stands for the value in `--help`.
+        words_for_none: the words that say None, where None is something that one can ask for.
+        multiple: it may be given several times; a variable separates the values by spaces.
+        flag: the name on the command line, if it is not the field's.
+        fallback_variable: a variable of another system that is read when nothing is given.
+        default_text: how to write the default for people, if it is not the value.
+        from_python_only: it takes an object, so that neither flag nor variable nor file can give it.
+
+    """
+    row = Option(
+        default=default,
+        group=group,
+        help=help,
+        check=check or one_of(choices),
+        metavar=f"{metavar or '|'.join(choices)}{'|off' if words_for_none == OFF else ''}",
+        choices=choices,
+        words_for_none=words_for_none,
+        multiple=multiple,
+        given_flag=flag,
+        fallback_variable=fallback_variable,
+        default_text=default_text,
+        from_python_only=from_python_only,
+    )
+    # A default from another system's variable is looked up when Settings is made.
+    return field(default=None if fallback_variable else default, metadata={"option": row})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every option, checked and in its final form.
+
+    Takes each option as a keyword, in any form that its check accepts. None means that nothing was given, or
+    off where an option can be off.
+
+    Raises:
+        ConfigError: with everything that is wrong, not only the first.
+
+    """
+
+    # A row of the table is two lines: what it takes, and what it does.
+    # fmt: off
+    app: str | Callable[..., Any] = option(MISSING, group=APPLICATION, check=application, metavar="APP", flag="APP", default_text="required",
+        help="The application: module:attribute. From Python, the object itself too.")
+    factory: bool = option(False, group=APPLICATION, check=switch,
+        help="APP is a function without arguments that returns the application.")
+    app_dir: str = option("", group=APPLICATION, check=text, metavar="DIRECTORY", default_text="the current directory; none from Python",
+        help="Look for APP in this directory first (it is put in front of sys.path).")
+    root_path: str = option("", group=APPLICATION, check=text, metavar="PATH",
+        help="The path under which a proxy publishes the application; root_path in the ASGI scope.")
+    lifespan: Lifespan = option("auto", group=APPLICATION, choices=get_args(Lifespan),
+        help="Start and stop the application with lifespan events; auto: if it understands them.")
+    interface: Interface = option("auto", group=APPLICATION, choices=get_args(Interface),
+        help="How the application is called; auto: a coroutine function is ASGI 3, anything else ASGI 2.")
+    env_file: str | None = option(None, group=APPLICATION, check=filled_text, metavar="FILE",
+        help="Read variables from this file into the environment before the application is imported.")
+
+    host: str = option("127.0.0.1", group=LISTENING, check=text, metavar="HOST",
+        help="Listen on this address or name; 0.0.0.0 and :: are all addresses.")
+    port: int = option(8000, group=LISTENING, check=whole(0, 65535), metavar="PORT",
+        help="Listen on this TCP port; 0 picks a free one.")
+    uds: str | None = option(None, group=LISTENING, check=filled_text, metavar="PATH",
+        help="Listen on a UNIX domain socket instead of TCP.")
+    fd: int | None = option(None, group=LISTENING, check=whole(0), metavar="NUMBER",
+        help="Listen on a socket that is already open, by its file descriptor.")
+    backlog: int = option(2048, group=LISTENING, check=whole(1), metavar="CONNECTIONS",
+        help="How many connections may wait to be accepted.")
+
+    http: str | type[Any] = option("auto", group=PROTOCOL, check=http_parser(get_args(HTTPParser)), choices=get_args(HTTPParser), metavar="auto|httptools|h11|MODULE:CLASS",
+        help="The HTTP/1.1 parser; auto: httptools if installed, else h11. A protocol class written for uvicorn is served without telemetry.")
+    loop: str = option("auto", group=PROTOCOL, check=one_of_or_import(get_args(Loop), "a loop factory"), choices=get_args(Loop), metavar="auto|asyncio|uvloop|none|MODULE:FACTORY",
+        help="The event loop; auto: uvloop if installed, else asyncio; none: what asyncio's policy makes.")
+    h11_max_incomplete_event_size: int | None = option(None, group=PROTOCOL, check=whole(1), metavar="BYTES",
+        help="With the parser h11, the most bytes of request headers, in place of limit_request_headers.")
+    reset_contextvars: bool = option(False, group=PROTOCOL, check=switch,
+        help="Accepted for uvicorn's sake: every request starts from a copy of the lifespan's context anyway.")
+
+    headers: tuple[tuple[str, str], ...] = option((), group=HEADERS, check=header, metavar="NAME:VALUE", multiple=True, flag="--header",
+        help="Add this header to every response. May be given several times.")
+    server_header: bool = option(True, group=HEADERS, check=switch,
+        help="Send a Server header.")
+    date_header: bool = option(True, group=HEADERS, check=switch,
+        help="Send a Date header.")
+    proxy_headers: bool = option(True, group=HEADERS, check=switch,
+        help="Take the client address and the scheme from X-Forwarded-For and X-Forwarded-Proto of trusted peers.")
+    forwarded_allow_ips: tuple[str, ...] = option("127.0.0.1,::1", group=HEADERS, check=comma_list, metavar="ADDRESSES", fallback_variable="FORWARDED_ALLOW_IPS",
+        help="The trusted peers: addresses and networks, separated by commas; * trusts everyone.")
+
+    limit_concurrency: int | None = option(None, group=LIMITS, check=whole(1), metavar="REQUESTS", words_for_none=OFF,
+        help="Answer 503 when this many requests are in progress.")
+    limit_connections: int | None = option(None, group=LIMITS, check=whole(1), metavar="CONNECTIONS", words_for_none=OFF,
+        help="Keep at most this many connections open.")
+    limit_request_line: int = option(8192, group=LIMITS, check=whole(1), metavar="BYTES",
+        help="The longest request line, in bytes; a longer one is answered 414.")
+    limit_request_headers: int = option(65536, group=LIMITS, check=whole(1), metavar="BYTES",
+        help="The most bytes of request headers; more are answered 431.")
+    limit_request_header_count: int = option(100, group=LIMITS, check=whole(1), metavar="HEADERS",
+        help="The most request headers; more are answered 431.")
+    limit_request_body: int | None = option(None, group=LIMITS, check=whole(1), metavar="BYTES", words_for_none=OFF,
+        help="The largest request body, in bytes; a larger one is answered 413.")
+
+    timeout_keep_alive: float = option(5.0, group=TIMEOUTS, check=seconds_or_zero, metavar="SECONDS",
+        help="Close a connection that has been idle for this many seconds after a response; 0 closes at once.")
+    timeout_request_header: float | None = option(10.0, group=TIMEOUTS, check=seconds, metavar="SECONDS", words_for_none=OFF,
+        help="Within how many seconds the request line and headers must have arrived; else 408.")
+    timeout_request_body: float | None = option(30.0, group=TIMEOUTS, check=seconds, metavar="SECONDS", words_for_none=OFF,
+        help="How many seconds the request body may stand still while the server reads; else 408.")
+    timeout_write: float | None = option(60.0, group=TIMEOUTS, check=seconds, metavar="SECONDS", words_for_none=OFF,
+        help="How many seconds the client may take nothing of the response; then the connection is closed.")
+    timeout_request: float | None = option(None, group=TIMEOUTS, check=seconds, metavar="SECONDS", words_for_none=OFF,
+        help="How many seconds the application may take; then it is cancelled and 504 is answered.")
+    timeout_graceful_shutdown: float | None = option(20.0, group=TIMEOUTS, check=seconds_or_zero, metavar="SECONDS", words_for_none=OFF,
+        help="How many seconds the whole of a graceful shutdown may take; off waits for ever.")
+    timeout_notify: float = option(30.0, group=TIMEOUTS, check=seconds, metavar="SECONDS", from_python_only=True,
+        help="Await callback_notify every so many seconds.")
+    callback_notify: Callable[[], Awaitable[None]] | None = option(None, group=TIMEOUTS, check=awaited, metavar="FUNCTION", from_python_only=True,
+        help="A coroutine function that tells somebody that the server is alive.")
+
+    ws: WebSocketCodec = option("auto", group=WEBSOCKETS, choices=get_args(WebSocketCodec),
+        help="The WebSocket codec; auto: websockets if installed, else wsproto, else none.")
+    ws_max_size: int = option(16 * 1024 * 1024, group=WEBSOCKETS, check=whole(1), metavar="BYTES",
+        help="The largest message, in bytes; a larger one closes the WebSocket with 1009.")
+    ws_max_queue: int = option(32, group=WEBSOCKETS, check=whole(1), metavar="MESSAGES",
+        help="How many messages may wait for the application before the server stops reading.")
+    ws_ping_interval: float | None = option(20.0, group=WEBSOCKETS, check=seconds, metavar="SECONDS", words_for_none=OFF,
+        help="Send a ping every so many seconds.")
+    ws_ping_timeout: float | None = option(20.0, group=WEBSOCKETS, check=seconds, metavar="SECONDS", words_for_none=OFF,
+        help="Close a WebSocket whose pong does not arrive within so many seconds, with 1011.")
+    ws_per_message_deflate: bool = option(True, group=WEBSOCKETS, check=switch,
+        help="Compress messages of 1 KiB and more for clients that offer permessage-deflate.")
+
+    log_level: int = option(LogLevel.INFO, group=LOGGING, check=log_level, metavar="|".join(level.name.lower() for level in LogLevel),
+        help="The lowest level that the server logs.")
+    log_config: Any = option(BUILT_IN, group=LOGGING, check=log_config, metavar="FILE", words_for_none=("none",),
+        help="Configure logging from this file (.json, .yaml, else .ini) instead; access lines become log records. none: configure nothing.")
+    access_log: bool = option(True, group=LOGGING, check=switch,
+        help="Write a line to stdout when a request ends.")
+    log_format: LogFormat = option("auto", group=LOGGING, choices=get_args(LogFormat),
+        help="How log lines look; auto: console on a terminal, else JSON.")
+    access_log_format: str | None = option(None, group=LOGGING, check=access_log_format, metavar="FORMAT",
+        help="Write access lines in this format of Apache (%h %t ...) or gunicorn (%(h)s %(t)s ...); common and combined name Apache's own.")
+    log_query: LogQuery = option("auto", group=LOGGING, choices=get_args(LogQuery),
+        help="What is logged of a query; auto: keep on a terminal's console lines, redact-all in JSON.")
+    log_query_allow: tuple[str, ...] = option((), group=LOGGING, check=filled_text, metavar="KEY", multiple=True,
+        help="A query key whose value stays readable in the log. May be given several times.")
+    log_buffer_bytes: int = option(4 * 1024 * 1024, group=LOGGING, check=whole(16384), metavar="BYTES",
+        help="How many bytes of log lines may wait for a slow reader; further lines are dropped and counted.")
+    use_colors: bool | None = option(None, group=LOGGING, check=switch, words_for_none=("auto",), default_text="on a terminal",
+        help="Colour console lines.")
+    service_name: str = option(None, group=LOGGING, check=filled_text, metavar="NAME", fallback_variable="OTEL_SERVICE_NAME", default_text="APP",
+        help="The name of the service in logs and metrics.")
+
+    otlp_endpoint: str | None = option(None, group=TRACING, check=filled_text, metavar="URL", words_for_none=OFF,
+        help="Export one span for each request to this OTLP endpoint; else where OTEL_EXPORTER_OTLP_ENDPOINT says.")
+    otlp_protocol: OTLPProtocol | None = option(None, group=TRACING, choices=get_args(OTLPProtocol), default_text="grpc",
+        help="How spans are sent; with http/protobuf the endpoint is the base, and /v1/traces is appended.")
+    trace_sample_ratio: float | None = option(None, group=TRACING, check=ratio, metavar="RATIO", default_text="1, or what OTEL_TRACES_SAMPLER says",
+        help="Which share of new traces is kept, from 0 to 1; the caller's decision is followed.")
+    trace_trust: TraceTrust = option("peers", group=TRACING, choices=get_args(TraceTrust),
+        help="Whose trace context is believed in full; from others only the trace id is taken, with none nothing.")
+    request_id_header: str | None = option("x-request-id", group=TRACING, check=header_name, metavar="NAME", words_for_none=OFF,
+        help="Take the request's id from this header of trusted peers, and send it back in every response.")
+
+    metrics_port: int | None = option(None, group=METRICS, check=whole(0, 65535), metavar="PORT", words_for_none=OFF,
+        help="Serve /metrics and the probes on this TCP port; 0 picks a free one.")
+    metrics_host: str = option("127.0.0.1", group=METRICS, check=text, metavar="HOST",
+        help="The address of the metrics port.")
+    metrics_max_series: int = option(2000, group=METRICS, check=whole(1), metavar="SERIES",
+        help="How many label sets the server's own metrics may have; further ones share a series.")
+    livez_max_stall: float | None = option(None, group=METRICS, check=seconds, metavar="SECONDS", words_for_none=OFF,
+        help="/livez fails when the event loop has been blocked for this many seconds.")
+    ready_max_stall: float = option(5.0, group=METRICS, check=seconds, metavar="SECONDS",
+        help="/readyz fails when the event loop has been blocked for this many seconds.")
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name, row in OPTIONS.items():
+            try:
+                object.__setattr__(self, name, row.settle(getattr(self, name)))
+            except BadValue as bad:
+                problems.append(Problem(name, bad.what, bad.remedy))
+        problems.extend(self._contradictions())
+        if problems:
+            raise ConfigError(problems)
+        if not self.service_name:
+            object.__setattr__(self, "service_name", _name_of(self.app))
+        if self.interface == "wsgi":
+            object.__setattr__(self, "ws", "none")
+        if self.h11_max_incomplete_event_size is not None and _parses_with_h11(self.http):
+            object.__setattr__(self, "limit_request_headers", self.h11_max_incomplete_event_size)
+
+    def _contradictions(self) -> Iterator[Problem]:
+        if self.uds is not None and self.fd is not None:
+            yield Problem("uds", "it excludes fd", "give one of the two")
+        serves_on = (self.host, self.port) if self.uds is None and self.fd is None else None
+        if self.metrics_port and (self.metrics_host, self.metrics_port) == serves_on:
+            yield Problem("metrics_port", "the application listens on this port", "give another one")
+
+
+OPTIONS: dict[str, Option] = {
+    column.name: replace(column.metadata["option"], name=column.name) for column in fields(Settings)
+}
+
+
+def _parses_with_h11(http: str | type[Any]) -> bool:
+    if http != "auto":
+        return http == "h11"
+    from importlib.util import find_spec  # noqa: PLC0415  (only for those who give h11_max_incomplete_event_size)
+
+    return find_spec("httptools") is None
+
+
+def _name_of(app: str | Callable[..., Any]) -> str:
+    """Name a service after its application, `module:attribute`; an unnamed one as OpenTelemetry does."""
+    if isinstance(app, str):
+        return app
+    module, name = getattr(app, "__module__", None), getattr(app, "__qualname__", None)
+    return f"{module}:{name}" if module and name else "unknown_service:obsserve"

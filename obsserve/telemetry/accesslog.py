@@ -1,0 +1,498 @@
+"""The access log: one line for each exchange, rendered when it has ended.
+
+Owns the lines that are rendered and not yet handed to the sink, and the caches of rendered fragments.
+Rules:
+- A line is one JSON object of ASCII characters on one line, with the keys of `LOG_FIELDS` in their
+  order, or one readable line for a terminal. Nothing that a client sends can change that.
+- `AccessRecord` says what a line holds. `_write_json` puts the same together from cached fragments,
+  because every request pays for it. What is too long for a fragment is rendered from the record.
+- Caches are bounded by count and by size of key and text, and are emptied when full.
+- Everything here runs in the serving thread; the sink's thread sees only finished lines.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from obsserve.telemetry.accessfields import (
+    ROUND,
+    AccessRecord,
+    Fields,
+    console_line,
+    decimal,
+    event_of,
+    level_of,
+    members,
+    put_answer,
+    put_ending,
+    put_listener,
+    put_method,
+    put_sender,
+    put_sizes,
+    utc,
+)
+from obsserve.telemetry.catalogue import LAG_FLAG_SECONDS
+from obsserve.telemetry.logsink import NoCounters, colors_wanted, line_format
+from obsserve.telemetry.redact import query_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from obsserve.telemetry.accessfields import Level, Record
+    from obsserve.telemetry.logsink import LogCounters, LogSettings, LogSink
+    from obsserve.telemetry.observer import Address, ExchangeHook, ExchangeView, SessionView, TargetView
+
+# method, target, route, status, version, forwarded scheme, Host; the target's identity stands for its text
+RequestKey = tuple[str, "TargetView", str, int | None, str, str | None, bytes | None]
+# the connection's serial, the forwarded client, whether it is trusted, User-Agent
+SenderKey = tuple[int, "Address | None", bool | None, bytes | None]
+# body received, body sent, request, response
+SizesKey = tuple[int, int, int, int]
+
+# Handed to the sink when so many wait even between two ticks: about 64 KiB.
+HANDOVER_LINES: Final = 64
+
+_CACHE_ENTRIES: Final = 1024
+_SENDER_ENTRIES: Final = 4096  # one for each active connection, about 4 MiB
+_KEY_LIMIT: Final = 512
+# The most that each kind of fragment may hold. With 900 for the rest of a line, that is its numbers and
+# the request's id (at most 128 characters, which the server has checked), a line of fragments is
+# shorter than 4096 without being measured.
+_ENVELOPE_LIMIT: Final = 448
+_REQUEST_LIMIT: Final = 1152
+_SENDER_LIMIT: Final = 1088
+_ENDING_LIMIT: Final = 320
+_LARGEST_DIVISOR: Final = 256
+
+_THREE_DIGITS: Final = [f"{number:03d}" for number in range(1000)]
+
+
+class _Seconds(dict[float, str]):
+    """Seconds as text with six decimals, by `seconds * 1e6 + ROUND`; kept below 8 ms.
+
+    Formatting a float costs 120 to 150 ns, and a line has eight of them.
+    """
+
+    def __missing__(self, key: float) -> str:
+        micros = key - ROUND
+        text = decimal(micros)
+        if 0 <= micros < 8192:
+            self[key] = text
+        return text
+
+
+def _make_room(cache: dict[Any, Any], entries: int | None = None) -> None:
+    if len(cache) >= (_CACHE_ENTRIES if entries is None else entries):
+        cache.clear()
+
+
+_SECONDS: Final = _Seconds()
+_ORDINARY_ENDING: Final = ',"outcome":"ok","response_origin":"app"}\n'
+
+
+class WallClock(Protocol):
+    """Turns `time.perf_counter` seconds into wall-clock time: epoch seconds = offset + t."""
+
+    @property
+    def offset(self) -> float: ...
+
+
+class LoopLag(Protocol):
+    def max_between(self, t0: float, t1: float) -> float:
+        """Return the worst lag of the event loop, in seconds, between two `perf_counter` times."""
+        ...
+
+
+def _ending_key(view: ExchangeView, lag: float) -> object:
+    return (
+        view.outcome,
+        view.response_origin,
+        view.ending.detail,
+        view.error_type,
+        view.disconnect_phase,
+        lag > LAG_FLAG_SECONDS,
+        *view.flags,
+    )
+
+
+def _earlier_start(wall: float) -> tuple[str, float]:
+    second = wall // 1.0
+    return f'Z","start_time":"{utc(second)}.', wall - second
+
+
+def _remember(cache: dict[Any, str], key: object, size: int, text: str | None, limit: int) -> bool:
+    """Keep a fragment; False when it has none, because something is cut, or is too large to be kept."""
+    if text is None or len(text) > limit or size > _KEY_LIMIT:
+        return False
+    _make_room(cache)
+    cache[key] = text
+    return True
+
+
+class AccessLog:
+    """Observer that writes the access line.
+
+    Args:
+        sink: takes the lines.
+        settings: format, query policy, colours and the service's name.
+        clock: the server's, refreshed by its ticker.
+        lag: what is known of the event loop's lag.
+        counters: told of each line in which something was cut.
+        service_instance_id: one for all workers of a server; made up when not given.
+        worker: slot of this worker.
+    """
+
+    def __init__(
+        self,
+        sink: LogSink,
+        settings: LogSettings,
+        *,
+        clock: WallClock,
+        lag: LoopLag,
+        counters: LogCounters | None = None,
+        service_instance_id: str | None = None,
+        worker: int = 0,
+    ) -> None:
+        self.format: Final = line_format(settings.log_format, sink.fd)
+        self._sink = sink
+        self._clock = clock
+        self._lag = lag
+        self._counters: LogCounters = NoCounters() if counters is None else counters
+        self._colored = colors_wanted(settings.use_colors, sink.fd)
+        self._limit = sink.line_limit
+        self._record = AccessRecord(
+            service={
+                "service_name": settings.service_name,
+                "service_instance_id": service_instance_id or str(uuid.uuid4()),
+                "worker": worker,
+                "process_pid": os.getpid(),
+            },
+            policy=query_policy(settings.log_query, self.format, settings.log_query_allow),
+        )
+
+        # What is rendered, and the numbers of the lines that matter.
+        self._lines: list[str] = []
+        self._important: list[int] = []
+
+        self._envelopes: dict[tuple[str, str], str] = {}
+        self._requests: dict[RequestKey, str] = {}
+        self._senders: dict[SenderKey, tuple[str, str, str]] = {}
+        self._sizes: dict[SizesKey, str] = {}
+        self._endings: dict[object, str] = {}
+        self._turn_second(0.0)
+
+        # Decided once: the hook is the renderer itself.
+        self.exchange_ended: ExchangeHook = self._write_console
+        if self.format == "json":
+            short = self._prepare_envelope("info", "http.request")
+            self._ordinary_envelope = self._envelopes.get(("info", "http.request"), "")
+            self.exchange_ended = self._write_json if short else self._write_whole
+
+    def flush(self) -> None:
+        """Hand over what is rendered and let the sink tell the counters. The ticker calls this."""
+        self._hand_over()
+        self._sink.flush()
+
+    def close(self, deadline_seconds: float) -> None:
+        """Hand over what is rendered and wait until it is written, for at most so many seconds."""
+        self._hand_over()
+        self._sink.close(deadline_seconds)
+
+    def _hand_over(self) -> None:
+        if not self._lines:
+            return
+        lines, self._lines = self._lines, []
+        important, self._important = self._important, []
+        self._sink.offer("".join(lines).encode("ascii"), "access", important, len(lines))
+
+    # --- Lines for programs -------------------------------------------------------------------
+
+    def _write_json(self, view: ExchangeView) -> None:
+        """Add this exchange's line: what the record says, in the same order, from cached fragments.
+
+        The short way of `_write_long`, for an ordinary exchange: flatter than a function should be,
+        because every request pays for it (`python tests/telemetry/test_accesslog.py`).
+        """
+        began = view.began
+        ended = view.ended
+        body_done = view.body_done
+        status = view.status
+        lag = self._lag.max_between(began, ended)
+        if lag or not view.ordinary or not body_done or status >= 400:  # type: ignore[operator]
+            self._write_long(view)
+            return
+        connection = view.connection
+        sent = view.fields
+        try:
+            request = self._requests[
+                view.method,
+                view.parts,  # type: ignore[index]  # an ordinary request has a target
+                view.route,
+                status,
+                "1.1",
+                view.forwarded_scheme,
+                sent.get(b"host"),
+            ]
+            sender, about, listener = self._senders[
+                connection.serial, view.forwarded_client, view.forwarded_trusted, sent.get(b"user-agent")
+            ]
+            sizes = self._sizes[
+                view.request_body_size, view.response_body_size, view.request_size, view.response_size
+            ]
+        except KeyError:
+            self._write_long(view)
+            return
+        fraction = self._clock.offset + ended - self._second
+        duration = ended - began
+        start = fraction - duration
+        if start < 0.0 or fraction >= 1.0:  # not within the second whose text is at hand
+            self._write_long(view)
+            return
+        trace = view.trace
+        ids = "" if trace is None else trace.log_fragment
+        head_done = view.head_done
+        app_started = view.app_started
+        first_byte = view.first_byte
+        total = _SECONDS[duration * 1e6 + ROUND]
+        if began == head_done == body_done and first_byte == ended:  # one read, one write
+            to_first, receive, send = total, "0.000000", "0.000000"
+        else:
+            to_first = _SECONDS[(first_byte - head_done) * 1e6 + ROUND]
+            receive = _SECONDS[(body_done - head_done) * 1e6 + ROUND]
+            send = _SECONDS[(ended - first_byte) * 1e6 + ROUND]
+        lines = self._lines
+        lines.append(
+            f"{self._head}{int(fraction * 1e6):06d}{self._start_head}{int(start * 1e6):06d}"
+            f"{self._ordinary_envelope}{view.request_id}{ids}{request}{sender}{sizes}"
+            f',"duration_seconds":{total},"ttfb_seconds":{to_first}'
+            f',"queue_seconds":{_SECONDS[(app_started - head_done) * 1e6 + ROUND]},"receive_seconds":{receive}'
+            f',"app_seconds":{_SECONDS[(view.response_started - app_started) * 1e6 + ROUND]}'
+            f',"send_seconds":{send},"write_blocked_seconds":0.000000,"loop_lag_max_seconds":0.000000'
+            f"{about}{view.connection_request}{listener}{_ORDINARY_ENDING}"
+        )
+        if len(lines) >= HANDOVER_LINES:
+            self._hand_over()
+
+    def _write_long(self, view: ExchangeView) -> None:
+        """Add this exchange's line, whatever it is."""
+        began = view.began
+        ended = view.ended
+        head_done = view.head_done
+        app_started = view.app_started
+        body_done = view.body_done
+        response_started = view.response_started
+        first_byte = view.first_byte
+        target = view.parts
+        status = view.status
+        if not (response_started and body_done and first_byte) or target is None or status is None:
+            self._write_whole(view)  # a stage is missing, which is seldom so
+            return
+        connection = view.connection
+        sent = view.fields
+        trace = view.trace
+        lag = self._lag.max_between(began, ended)
+        try:
+            if (
+                view.outcome == "ok"
+                and view.response_origin == "app"
+                and view.error_type is None  # as there is none after an exception
+                and not view.flags
+                and lag <= LAG_FLAG_SECONDS
+                and not view.websocket
+            ):
+                level: Level = "info"
+                envelope = self._ordinary_envelope
+                ending = _ORDINARY_ENDING
+            else:
+                level = level_of(view)
+                envelope = self._envelopes[level, event_of(view)]
+                ending = self._endings[_ending_key(view, lag)]
+            request = self._requests[
+                view.method,
+                target,
+                view.route,
+                status,
+                view.http_version,
+                view.forwarded_scheme,
+                sent.get(b"host"),
+            ]
+            sender, about, listener = self._senders[
+                connection.serial, view.forwarded_client, view.forwarded_trusted, sent.get(b"user-agent")
+            ]
+            sizes = self._sizes[
+                view.request_body_size, view.response_body_size, view.request_size, view.response_size
+            ]
+        except KeyError:
+            # A fragment is not known yet. When one cannot be kept, because it is long or must be cut,
+            # the line is written from its record.
+            if self._prepare(view, lag):
+                self._write_long(view)
+            else:
+                self._write_whole(view)
+            return
+
+        offset = self._clock.offset
+        fraction = offset + ended - self._second
+        if not 0.0 <= fraction < 1.0:
+            fraction = self._turn_second(offset + ended)
+        start_head = self._start_head
+        start_fraction = offset + began - self._second
+        if start_fraction < 0.0:
+            start_head, start_fraction = _earlier_start(offset + began)
+        ids = "" if trace is None else trace.log_fragment
+        line = (
+            f"{self._head}{int(fraction * 1e6):06d}{start_head}{int(start_fraction * 1e6):06d}{envelope}"
+            f"{view.request_id}{ids}{request}{sender}{sizes}"
+            f',"duration_seconds":{_SECONDS[(ended - began) * 1e6 + ROUND]}'
+            f',"ttfb_seconds":{_SECONDS[(first_byte - head_done) * 1e6 + ROUND]}'
+            f',"queue_seconds":{_SECONDS[(app_started - head_done) * 1e6 + ROUND]}'
+            f',"receive_seconds":{_SECONDS[(body_done - head_done) * 1e6 + ROUND]}'
+            f',"app_seconds":{_SECONDS[(response_started - app_started) * 1e6 + ROUND]}'
+            f',"send_seconds":{_SECONDS[(ended - first_byte) * 1e6 + ROUND]}'
+            f',"write_blocked_seconds":{_SECONDS[view.write_blocked * 1e6 + ROUND]}'
+            f',"loop_lag_max_seconds":{_SECONDS[lag * 1e6 + ROUND]}'
+            f"{about}{view.connection_request}{listener}{ending}"
+        )
+        self._add(line, level)
+
+    def _add(self, line: str, level: Level) -> None:
+        # A list that is joined at hand-over: a bytearray that grows line by line was dearer here.
+        lines = self._lines
+        lines.append(line)
+        if level != "info":
+            self._important.append(len(lines))
+        if len(lines) >= HANDOVER_LINES:
+            self._hand_over()
+
+    def _turn_second(self, wall: float) -> float:
+        self._second = wall // 1.0
+        text = utc(self._second)
+        self._head = f'{{"timestamp":"{text}.'
+        self._start_head = f'Z","start_time":"{text}.'
+        return wall - self._second
+
+    def _write_whole(self, view: ExchangeView) -> None:
+        """Write a line from its record."""
+        self._write_record(lambda divisor: self._values(view, divisor))
+
+    def _write_record(self, record: Callable[[int], Record]) -> None:
+        """Write a record as a line, with lower caps until it fits."""
+        divisor = 1
+        while True:
+            values = record(divisor)
+            line = f"{{{members(values)[1:]}}}\n"
+            if len(line) <= self._limit or divisor >= _LARGEST_DIVISOR:
+                break
+            divisor *= 2
+        self._append(line, values)
+
+    def session_ended(self, session: SessionView) -> None:
+        """Write the line of a WebSocket's session."""
+        lag = self._lag.max_between(session.opened_at, session.closed_at)
+        offset = self._clock.offset
+
+        def record(divisor: int) -> Record:
+            return self._record.of_session(session, offset=offset, lag=lag, divisor=divisor)
+
+        if self.format == "json":
+            self._write_record(record)
+        else:
+            self._write_readable(record(1), offset + session.closed_at, session.exchange.client)
+
+    def _values(self, view: ExchangeView, divisor: int = 1) -> Record:
+        lag = self._lag.max_between(view.began, view.ended)
+        return self._record.of(view, offset=self._clock.offset, lag=lag, divisor=divisor)
+
+    def _append(self, line: str, values: Record) -> None:
+        if "truncated" in values:
+            self._counters.truncated("access")
+        self._add(line, values["level"])
+
+    # --- Fragments ----------------------------------------------------------------------------
+
+    def _prepare(self, view: ExchangeView, lag: float) -> bool:
+        """Render every fragment that the line of this exchange needs; False when one cannot be kept."""
+        kind = (level_of(view), event_of(view))
+        ending = _ending_key(view, lag)
+        return (
+            (kind in self._envelopes or self._prepare_envelope(*kind))
+            and (ending in self._endings or self._prepare_ending(ending, view, lag))
+            and self._prepare_request(view)
+            and self._prepare_sender(view)
+            and self._prepare_sizes(view)
+        )
+
+    def _prepare_envelope(self, level: Level, event: str) -> bool:
+        fields = Fields()
+        self._record.put_envelope(fields, level, event)
+        text = f'Z"{members(fields.values)},"request_id":"'
+        return not fields.cut and _remember(self._envelopes, (level, event), 0, text, _ENVELOPE_LIMIT)
+
+    def _prepare_ending(self, key: object, view: ExchangeView, lag: float) -> bool:
+        fields = Fields()
+        put_ending(fields, view, lag)
+        text = None if fields.cut else f"{members(fields.values)}}}\n"
+        return _remember(self._endings, key, len(view.error_type or ""), text, _ENDING_LIMIT)
+
+    def _prepare_request(self, view: ExchangeView) -> bool:
+        host = view.fields.get(b"host")
+        assert view.parts is not None
+        key = (
+            view.method,
+            view.parts,
+            view.route,
+            view.status,
+            view.http_version,
+            view.forwarded_scheme,
+            host,
+        )
+        if key in self._requests:
+            return True
+        fields = Fields()
+        put_method(fields, view.method, view.scheme)
+        self._record.put_target(fields, view.raw_path, view.query_string)
+        put_answer(fields, view.route, view.status, view.http_version, host)
+        size = len(view.raw_path) + len(view.query_string) + len(host or b"")
+        text = None if fields.cut else f'"{members(fields.values)}'
+        return _remember(self._requests, key, size, text, _REQUEST_LIMIT)
+
+    def _prepare_sender(self, view: ExchangeView) -> bool:
+        connection, agent = view.connection, view.fields.get(b"user-agent")
+        key = (connection.serial, view.forwarded_client, view.forwarded_trusted, agent)
+        if key in self._senders:
+            return True
+        sender, about, listener = Fields(), Fields(), Fields()
+        put_sender(sender, view)
+        about.text("connection_id", connection.id)
+        put_listener(listener, connection)
+        texts = (
+            members(sender.values),
+            f'{members(about.values)},"connection_request":',
+            members(listener.values),
+        )
+        if sender.cut or about.cut or listener.cut or sum(map(len, texts)) > _SENDER_LIMIT:
+            return False
+        _make_room(self._senders, _SENDER_ENTRIES)
+        self._senders[key] = texts
+        return True
+
+    def _prepare_sizes(self, view: ExchangeView) -> bool:
+        fields = Fields()
+        put_sizes(fields, view)
+        key = (view.request_body_size, view.response_body_size, view.request_size, view.response_size)
+        return _remember(self._sizes, key, 0, members(fields.values), _REQUEST_LIMIT)
+
+    # --- Lines for people ---------------------------------------------------------------------
+
+    def _write_console(self, view: ExchangeView) -> None:
+        self._write_readable(self._values(view), self._clock.offset + view.ended, view.client)
+
+    def _write_readable(self, values: Record, wall: float, client: Address | None) -> None:
+        text = console_line(values, wall, client, colored=self._colored)
+        line = text.encode("ascii", "backslashreplace").decode()
+        if len(line) >= self._limit:
+            line = line[: self._limit - 1]
+            values["truncated"] = ["line"]
+        self._append(f"{line}\n", values)

@@ -1,0 +1,271 @@
+"""The server's span as the application sees it: `opentelemetry.trace.get_current_span()`.
+
+Holds the ids and the decision; what the exchange itself knows is added when it ends. Most spans are
+never touched by the application, so whatever it sets lives in `Edits`, made when it is needed.
+
+    open (recording, if sampled) ──the exchange ends──▶ ended: every call is ignored
+
+`end()` by the application is ignored: the span ends when the last byte has left.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.trace import Span as AbstractSpan
+from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
+
+from obsserve.telemetry.catalogue import COMPLETE, error_type_of
+from obsserve.telemetry.otlp_encode import ERROR, OK, UNSET, SpanEvent, SpanLink
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.trace import TraceState
+    from opentelemetry.util.types import Attributes
+
+    from obsserve.telemetry.propagation import RemoteParent
+    from obsserve.telemetry.traceconfig import TracingConfiguration
+
+SAMPLED: Final = 1
+# Trace Context level 2: the trace id is random. Ours are.
+RANDOM: Final = 2
+
+_FLAGS: Final = tuple(TraceFlags(flags) for flags in range(256))
+_FLAGS_HEX: Final = tuple(f"{flags:02x}" for flags in range(256))
+_MESSAGE_CAP: Final = 1024
+_STACK_CAP: Final = 8192
+_CODES: Final = {StatusCode.UNSET: UNSET, StatusCode.OK: OK, StatusCode.ERROR: ERROR}
+
+
+class Edits:
+    """What the application has set on a span."""
+
+    __slots__ = (
+        "attributes",
+        "description",
+        "dropped_events",
+        "events",
+        "limits",
+        "links",
+        "name",
+        "recorded",
+        "status",
+    )
+
+    def __init__(self, limits: TracingConfiguration) -> None:
+        self.limits = limits
+        self.attributes = self.bounded(None)
+        self.events: list[SpanEvent] = []
+        self.links: list[SpanLink] = []
+        self.recorded: set[int] = set()
+        self.name: str | None = None
+        self.status = UNSET
+        self.description = ""
+        self.dropped_events = 0
+
+    def bounded(self, values: Attributes) -> BoundedAttributes:
+        """Return attributes as the SDK would take them: checked, cut and counted."""
+        limits = self.limits
+        return BoundedAttributes(limits.attribute_limit, values, False, limits.attribute_length)
+
+    def add_event(self, name: str, attributes: Attributes, timestamp: int | None) -> None:
+        if len(self.events) >= self.limits.event_limit:
+            self.dropped_events += 1
+            return
+        values = self.bounded(attributes)
+        self.events.append(SpanEvent(name, timestamp or time.time_ns(), values, values.dropped))
+
+
+class TraceIdentity:
+    """The ids of a span in the spellings that logs, headers and exemplars want."""
+
+    __slots__ = ()
+
+    trace_id: int
+    span_id: int
+    flags: int
+
+    @property
+    def sampled(self) -> bool:
+        return bool(self.flags & SAMPLED)
+
+    @property
+    def trace_id_hex(self) -> str:
+        return f"{self.trace_id:032x}"
+
+    @property
+    def span_id_hex(self) -> str:
+        return f"{self.span_id:016x}"
+
+    @property
+    def flags_hex(self) -> str:
+        return _FLAGS_HEX[self.flags]
+
+    @property
+    def log_fragment(self) -> str:
+        """The trace's fields of the access line, from the quote that ends the field before them."""
+        return (
+            f'","trace_id":"{self.trace_id:032x}","span_id":"{self.span_id:016x}"'
+            f',"trace_flags":"{_FLAGS_HEX[self.flags]}'
+        )
+
+
+class Span(TraceIdentity, AbstractSpan):
+    """A span of the server.
+
+    Args:
+        trace_id: 128 bits.
+        span_id: 64 bits.
+        flags: as in traceparent.
+        parent: the span of another process that it continues.
+        limits: of what the application may set.
+    """
+
+    # What every request sets has a slot; the rest stays with the class until it is needed.
+    __slots__ = ("ended", "flags", "limits", "parent", "span_id", "trace_id")
+
+    # Whether it holds more than ids: a link, a sampler's attributes, or what the application has set.
+    has_extras = False
+    link: RemoteParent | None = None
+    sampler_attributes: Mapping[str, Any] | None = None
+    edits: Edits | None = None
+    _state: TraceState | None = None
+    _context: SpanContext | None = None
+
+    def __init__(
+        self,
+        trace_id: int,
+        span_id: int,
+        flags: int,
+        parent: RemoteParent | None,
+        limits: TracingConfiguration,
+    ) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.flags = flags
+        self.parent = parent
+        self.limits = limits
+        self.ended = False
+
+    # --- For the server ----------------------------------------------------------------------
+
+    @property
+    def trace_state(self) -> TraceState | None:
+        if self._state is not None:
+            return self._state
+        return None if self.parent is None else self.parent.trace_state
+
+    @property
+    def state_text(self) -> str:
+        """The tracestate as a header says it."""
+        if self._state is not None:
+            return self._state.to_header()
+        return "" if self.parent is None else self.parent.state_text
+
+    def take_link(self, link: RemoteParent) -> None:
+        """Take a span of a trace that is not continued."""
+        self.link = link
+        self.has_extras = True
+
+    def take_sampling(self, attributes: Mapping[str, Any] | None, state: TraceState | None) -> None:
+        """Take what a sampler adds to the span and to the trace."""
+        if attributes:
+            self.sampler_attributes = attributes
+            self.has_extras = True
+        if state:
+            self._state = state
+
+    # --- For the application -----------------------------------------------------------------
+
+    def get_span_context(self) -> SpanContext:
+        context = self._context
+        if context is None:
+            self._context = context = SpanContext(
+                self.trace_id, self.span_id, False, _FLAGS[self.flags], self.trace_state
+            )
+        return context
+
+    def is_recording(self) -> bool:
+        return bool(self.flags & SAMPLED) and not self.ended
+
+    def _edit(self) -> Edits | None:
+        if not self.flags & SAMPLED or self.ended:
+            return None
+        if self.edits is None:
+            self.edits = Edits(self.limits)
+            self.has_extras = True
+        return self.edits
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        if (edits := self._edit()) is not None:
+            edits.attributes[key] = value
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        if (edits := self._edit()) is not None:
+            for key, value in attributes.items():
+                edits.attributes[key] = value
+
+    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
+        if (edits := self._edit()) is not None:
+            edits.add_event(name, attributes, timestamp)
+
+    def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
+        if (
+            (edits := self._edit()) is not None
+            and context.is_valid
+            and len(edits.links) < edits.limits.event_limit
+        ):
+            values = edits.bounded(attributes)
+            edits.links.append(SpanLink(context.trace_id, context.span_id, context.is_remote, values))
+
+    def update_name(self, name: str) -> None:
+        if (edits := self._edit()) is not None:
+            edits.name = name
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        edits = self._edit()
+        if edits is None or edits.status == OK:  # OK is final, as in the SDK
+            return
+        if isinstance(status, Status):
+            code, description = status.status_code, status.description
+        else:
+            code = status
+        if code is StatusCode.UNSET:
+            return
+        edits.status = _CODES[code]
+        edits.description = (description or "") if edits.status == ERROR else ""
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Attributes = None,
+        timestamp: int | None = None,
+        escaped: bool = False,  # noqa: ARG002 - deprecated by the conventions
+    ) -> None:
+        if (edits := self._edit()) is not None:
+            edits.recorded.add(id(exception))
+            edits.add_event("exception", {**exception_attributes(exception), **(attributes or {})}, timestamp)
+
+    def end(self, end_time: int | None = None) -> None:
+        """Do nothing: the exchange ends it."""
+
+    def __exit__(self, *raised: object) -> None:
+        """Do nothing: the exchange ends it, and what was raised goes on to the server."""
+
+
+def exception_attributes(exception: BaseException) -> dict[str, str]:
+    """Return what an exception event says; its type is the `error.type` of all signals."""
+    try:
+        message = str(exception)[:_MESSAGE_CAP]
+    except Exception as fault:  # noqa: BLE001 - whatever the application's __str__ does
+        message = f"(its text cannot be had: {type(fault).__name__})"
+    return {
+        "exception.type": error_type_of(COMPLETE, None, exception) or type(exception).__name__,
+        "exception.message": message,
+        # The end of a traceback is where it happened.
+        "exception.stacktrace": "".join(traceback.format_exception(exception))[-_STACK_CAP:],
+    }

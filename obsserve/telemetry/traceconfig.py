@@ -1,0 +1,293 @@
+"""Whether spans are exported, where to and how: read from the options and OpenTelemetry's variables.
+
+Imports nothing of OpenTelemetry, so that a server without tracing does not pay for it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
+from urllib.parse import unquote
+
+from obsserve.errors import StartupError
+from obsserve.telemetry.redact import QueryPolicy, query_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Protocols = Literal["grpc", "http/protobuf"]
+TrustMode = Literal["peers", "all", "none"]
+
+TRACES_PATH: Final = "/v1/traces"
+
+_EXPORTER_MODULES: Final[dict[str, str]] = {
+    "grpc": "opentelemetry.exporter.otlp.proto.grpc",
+    "http/protobuf": "opentelemetry.exporter.otlp.proto.http",
+}
+_DEFAULT_ENDPOINTS: Final[dict[str, str]] = {
+    "grpc": "http://localhost:4317",
+    "http/protobuf": f"http://localhost:4318{TRACES_PATH}",
+}
+# The specification's default is 512; a smaller batch holds the interpreter for less time.
+_BATCH_SIZE: Final = 256
+_QUEUE_SIZE: Final = 2048
+_SCHEDULE_DELAY_MILLIS: Final = 5000
+_ATTRIBUTE_LIMIT: Final = 128
+_EVENT_LIMIT: Final = 128
+
+
+class TracingSettings(Protocol):
+    """The options that tracing reads."""
+
+    @property
+    def otlp_endpoint(self) -> str | None: ...
+    @property
+    def otlp_protocol(self) -> str | None: ...
+    @property
+    def trace_sample_ratio(self) -> float | None: ...
+    @property
+    def trace_trust(self) -> TrustMode: ...
+    @property
+    def service_name(self) -> str: ...
+    @property
+    def log_query(self) -> str: ...
+    @property
+    def log_query_allow(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracingConfiguration:
+    """How to trace.
+
+    Args:
+        endpoint: for the exporter; None lets it read its own variables.
+        destination: the same for people, always there.
+        protocol: how OTLP is spoken.
+        service_name: resource attribute `service.name`.
+        sampler: a name as in OTEL_TRACES_SAMPLER.
+        sampler_argument: as in OTEL_TRACES_SAMPLER_ARG.
+        trust: whose trace context is believed.
+        query: what a span says of a query.
+        request_headers: patterns of header names to capture, as in OpenTelemetry's variable.
+        response_headers: the same of responses.
+        sensitive_headers: patterns of header names whose values are hidden, besides our own.
+        exception_events: whether a span carries the exception as an event.
+        queue_size: how many spans may wait.
+        batch_size: how many are exported at once.
+        schedule_delay: seconds after which fewer are exported too.
+        attribute_limit: how many attributes the application may set on a span.
+        attribute_length: how long they may be, None for no limit.
+        event_limit: how many events the application may add to a span.
+        notes: what was not understood, for the server's log.
+    """
+
+    endpoint: str | None = None
+    destination: str = _DEFAULT_ENDPOINTS["grpc"]
+    protocol: Protocols = "grpc"
+    service_name: str = "unknown_service:obsserve"
+    sampler: str = "parentbased_always_on"
+    sampler_argument: str = ""
+    trust: TrustMode = "peers"
+    query: QueryPolicy = QueryPolicy("redact-all")  # noqa: RUF009 - it cannot change
+    request_headers: tuple[str, ...] = ()
+    response_headers: tuple[str, ...] = ()
+    sensitive_headers: tuple[str, ...] = ()
+    exception_events: bool = True
+    queue_size: int = _QUEUE_SIZE
+    batch_size: int = _BATCH_SIZE
+    schedule_delay: float = _SCHEDULE_DELAY_MILLIS / 1e3
+    attribute_limit: int = _ATTRIBUTE_LIMIT
+    attribute_length: int | None = None
+    event_limit: int = _EVENT_LIMIT
+    notes: tuple[str, ...] = ()
+
+
+def tracing_configuration(
+    settings: TracingSettings, environ: Mapping[str, str] = os.environ
+) -> TracingConfiguration | None:
+    """Return how to trace, None when tracing is off.
+
+    Args:
+        settings: the options.
+        environ: the environment.
+
+    Raises:
+        StartupError: tracing is asked for and cannot be done.
+    """
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    exporters = _words(environ.get("OTEL_TRACES_EXPORTER", ""))
+    if "none" in exporters:
+        return None
+    in_environment = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get(
+        "OTEL_EXPORTER_OTLP_ENDPOINT"
+    )
+    if not settings.otlp_endpoint and not in_environment and "otlp" not in exporters:
+        return None
+    if exporters and "otlp" not in exporters:
+        raise StartupError(
+            f"OTEL_TRACES_EXPORTER={','.join(exporters)}: spans are exported over OTLP only; set it to otlp, or to "
+            "none to turn tracing off"
+        )
+    protocol = _protocol(settings, environ)
+    endpoint = _endpoint(settings.otlp_endpoint, protocol)
+    _require_exporter(protocol)
+    notes: list[str] = []
+    sampler, argument = _sampler(settings, environ)
+    queue_size = _number(environ, "OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE_SIZE, notes)
+    batch_size = _number(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH_SIZE, notes)
+    return TracingConfiguration(
+        endpoint=endpoint,
+        destination=endpoint or _environment_destination(environ, protocol),
+        protocol=protocol,
+        service_name=settings.service_name,
+        sampler=sampler,
+        sampler_argument=argument,
+        trust=settings.trace_trust,
+        query=query_policy(settings.log_query, "json", settings.log_query_allow),
+        request_headers=_words(environ.get("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST", "")),
+        response_headers=_words(environ.get("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE", "")),
+        sensitive_headers=_words(
+            environ.get("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS", "")
+        ),
+        exception_events=environ.get("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "").strip().lower() != "logs",
+        queue_size=queue_size,
+        batch_size=min(batch_size, queue_size),
+        schedule_delay=_number(environ, "OTEL_BSP_SCHEDULE_DELAY", _SCHEDULE_DELAY_MILLIS, notes) / 1e3,
+        attribute_limit=_limit(environ, "ATTRIBUTE_COUNT", _ATTRIBUTE_LIMIT, notes) or 0,
+        attribute_length=_limit(environ, "ATTRIBUTE_VALUE_LENGTH", None, notes),
+        event_limit=_number(environ, "OTEL_SPAN_EVENT_COUNT_LIMIT", _EVENT_LIMIT, notes, least=0),
+        notes=tuple(notes),
+    )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(stripped for word in text.split(",") if (stripped := word.strip()))
+
+
+def _protocol(settings: TracingSettings, environ: Mapping[str, str]) -> Protocols:
+    asked = (
+        settings.otlp_protocol
+        or environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+        or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+        or "grpc"
+    )
+    for known in get_args(Protocols):
+        if asked == known:
+            protocol: Protocols = known
+            return protocol
+    raise StartupError(f"OTLP protocol {asked!r} is not known; use {' or '.join(get_args(Protocols))}")
+
+
+def _endpoint(given: str | None, protocol: Protocols) -> str | None:
+    if not given:
+        return None
+    if not given.startswith(("http://", "https://")):
+        raise StartupError(f"--otlp-endpoint {given}: it is no URL; write http://{given} or https://{given}")
+    if protocol == "grpc" or given.endswith(TRACES_PATH):
+        return given
+    return given.rstrip("/") + TRACES_PATH
+
+
+def _environment_destination(environ: Mapping[str, str], protocol: Protocols) -> str:
+    if exact := environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        return exact
+    if base := environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        return base if protocol == "grpc" else base.rstrip("/") + TRACES_PATH
+    return _DEFAULT_ENDPOINTS[protocol]
+
+
+def _require_exporter(protocol: Protocols) -> None:
+    try:
+        found = find_spec(_EXPORTER_MODULES[protocol]) is not None
+    except ModuleNotFoundError:  # one of the packages around it
+        found = False
+    if not found:
+        raise StartupError(
+            f"exporting spans over OTLP ({protocol}) needs packages that are not installed: "
+            "pip install 'obsserve[otlp]'"
+        )
+
+
+def _sampler(settings: TracingSettings, environ: Mapping[str, str]) -> tuple[str, str]:
+    if settings.trace_sample_ratio is not None:
+        return "parentbased_traceidratio", str(settings.trace_sample_ratio)
+    name = environ.get("OTEL_TRACES_SAMPLER", "").strip() or "parentbased_always_on"
+    return name, environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
+
+
+def _number(environ: Mapping[str, str], name: str, default: int, notes: list[str], *, least: int = 1) -> int:
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    if text.isascii() and text.isdigit() and int(text) >= least:
+        return int(text)
+    notes.append(f"{name}={text!r} is no whole number from {least}; {default} is used")
+    return default
+
+
+def _limit(environ: Mapping[str, str], name: str, default: int | None, notes: list[str]) -> int | None:
+    for variable in (f"OTEL_SPAN_{name}_LIMIT", f"OTEL_{name}_LIMIT"):
+        if environ.get(variable, "").strip():
+            found = _number(environ, variable, -1 if default is None else default, notes, least=0)
+            return default if found < 0 else found
+    return default
+
+
+# --- The resource -----------------------------------------------------------------------------
+
+
+def resource_attributes(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return what OTEL_RESOURCE_ATTRIBUTES says; pairs that are none are left out."""
+    pairs = (item.partition("=") for item in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","))
+    return {key.strip(): unquote(value.strip()) for key, equals, value in pairs if equals and key.strip()}
+
+
+def resource(
+    configuration: TracingConfiguration,
+    *,
+    service_instance_id: str,
+    worker: int,
+    version: str,
+    environ: Mapping[str, str] = os.environ,
+) -> dict[str, str | int]:
+    """Return the resource attributes that all spans of this process share.
+
+    Args:
+        configuration: names the service.
+        service_instance_id: one for all workers of a server, as in its logs and metrics.
+        worker: slot of this worker.
+        version: of this server.
+        environ: the environment.
+    """
+    info = sys.version_info
+    runtime = f"{info.major}.{info.minor}.{info.micro}"
+    return {
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.name": "opentelemetry",
+        "telemetry.sdk.version": _version_of("opentelemetry-sdk"),
+        "host.name": socket.gethostname(),
+        "process.pid": os.getpid(),
+        "process.runtime.name": platform.python_implementation().lower(),
+        "process.runtime.version": runtime,
+        "process.runtime.description": sys.version,
+        **resource_attributes(environ),
+        "service.name": configuration.service_name,
+        "service.instance.id": service_instance_id,
+        "webengine.name": "obsserve",
+        "webengine.version": version,
+        "obsserve.worker": worker,
+    }
+
+
+def _version_of(distribution: str, lookup: Callable[[str], str] = metadata.version) -> str:
+    try:
+        return lookup(distribution)
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,27 @@
+"""Fixtures of all tests; this file also puts `wire` within their reach."""
+
+from __future__ import annotations
+
+import pytest
+from wire import PARSERS, Site
+
+
+@pytest.fixture(params=PARSERS)
+def parser(request):
+    if request.param == "httptools":
+        pytest.importorskip("httptools")
+    return request.param
+
+
+@pytest.fixture
+def serve(parser):
+    """Make sites with one of the parsers; each is checked for faults and closed at the end."""
+    sites = []
+
+    def make(app, **settings):
+        sites.append(Site(parser, app, **settings))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        site.close()

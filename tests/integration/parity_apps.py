@@ -1,0 +1,123 @@
+"""Applications and configurations of the tests of parity with uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import os
+
+from flask import Flask, request
+
+correlation = contextvars.ContextVar("correlation", default="none")
+
+
+async def answer(send, body, status=200, headers=()):
+    start = {"type": "http.response.start", "status": status, "headers": list(headers)}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
+
+
+async def plain(scope, receive, send):
+    assert scope["type"] == "http"
+    await answer(send, b"plain")
+
+
+async def environment(scope, receive, send):
+    assert scope["type"] == "http"
+    await answer(send, os.environ.get("SHOP_MODE", "none").encode())
+
+
+async def loop_kind(scope, receive, send):
+    assert scope["type"] == "http"
+    await answer(send, type(asyncio.get_running_loop()).__module__.encode())
+
+
+async def client(scope, receive, send):
+    assert scope["type"] == "http"
+    await answer(send, f"{scope['client'][0]} {scope['scheme']}".encode())
+
+
+class OldStyle:
+    """ASGI 2."""
+
+    def __init__(self, scope):
+        self.scope = scope
+
+    async def __call__(self, receive, send):
+        if self.scope["type"] != "http":
+            raise NotImplementedError
+        message = await receive()
+        await answer(send, self.scope["asgi"]["version"].encode() + b" " + message["body"])
+
+
+flask = Flask(__name__)
+
+
+@flask.route("/items/<int:number>", methods=["GET", "POST"])
+def item(number):
+    return {"item": number, "body": request.get_data(as_text=True), "query": request.args.to_dict()}
+
+
+@flask.route("/raise")
+def fails():
+    raise LookupError("on purpose")
+
+
+# --- logging that an application does itself ----------------------------------------------------
+
+
+class HideHealth(logging.Filter):
+    def filter(self, record):
+        return record.args[2] != "/health"
+
+
+async def hides_health(scope, receive, send):
+    """Adds a filter when it starts, as in the answer that everybody finds."""
+    if scope["type"] == "lifespan":
+        await receive()
+        logging.getLogger("obsserve.access").addFilter(HideHealth())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await answer(send, b"")
+
+
+async def adds_handler(scope, receive, send):
+    """Adds a handler when it starts, and sets a context variable in each request."""
+    if scope["type"] == "lifespan":
+        await receive()
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("mine %(message)s %(correlation)s"))
+        handler.addFilter(add_correlation)
+        logging.getLogger("obsserve.access").addHandler(handler)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    correlation.set(scope["path"].removeprefix("/"))
+    await answer(send, b"")
+
+
+def add_correlation(record):
+    record.correlation = correlation.get()
+    return True
+
+
+async def quiet(scope, receive, send):
+    assert scope["type"] == "http"
+    logging.getLogger("obsserve.access")
+    await answer(send, b"", status=500 if scope["path"] == "/fails" else 200)
+
+
+# Set when the module is imported, as many applications do.
+async def sets_level(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        logging.getLogger("obsserve.access").setLevel(logging.WARNING)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await answer(send, b"", status=500 if scope["path"] == "/fails" else 200)

@@ -1,0 +1,184 @@
+"""Frameworks under a real server: what they answer, and what the records say of it.
+
+The route is the framework's own template where it leaves one in the scope. Where it leaves none, the record has
+null, until the application announces it (ANNOUNCE=yes): each `framework_*.py` has the few lines for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+
+import httpx
+import pytest
+from conftest import total, wait_for
+
+# framework: the package to install, and the templates of item, stream, fail and ws (None: nobody names it)
+IN_SCOPE = {
+    "starlette": ("starlette", "/items/{item}", "/stream/{name}", "/fail/{name}", "/ws/{room}"),
+    "fastapi": ("fastapi", "/items/{item}", "/stream/{name}", "/fail/{name}", "/ws/{room}"),
+    "litestar": ("litestar", "/items/{item}", "/stream/{name}", "/fail/{name}", "/ws/{room}"),
+}
+ANNOUNCED = {
+    "django": ("django", "/items/<int:item>", "/stream/<name>", "/fail/<name>", None),
+    "quart": ("quart", "/items/<int:item>", "/stream/<name>", "/fail/<name>", "/ws/<room>"),
+    "falcon": ("falcon", "/items/{item:int}", "/stream/{name}", "/fail/{name}", "/ws/{room}"),
+    "blacksheep": ("blacksheep", "/items/{int:item}", "/stream/{name}", "/fail/{name}", None),
+}
+TEMPLATES = IN_SCOPE | ANNOUNCED
+WITH_WEBSOCKET = [name for name in TEMPLATES if name != "django"]
+
+
+def need(package):
+    """Skip without the package; in CI that is a failure."""
+    if importlib.util.find_spec(package) is None:
+        message = f"{package} is not installed: pip install {package}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.fixture
+def start(serve):
+    def start(framework, announce=False):
+        need(TEMPLATES[framework][0])
+        server = serve(
+            f"framework_{framework}:app", "--port", "0", "--metrics-port", "0",
+            environment={"ANNOUNCE": "yes" if announce else "no"},
+        )  # fmt: skip
+        server.templates = TEMPLATES[framework][1:]
+        if framework in ANNOUNCED and not announce:
+            server.templates = (None,) * 4
+        return server
+
+    return start
+
+
+VARIANTS = [*((name, False) for name in TEMPLATES), *((name, True) for name in ANNOUNCED)]
+
+
+@pytest.mark.parametrize(("framework", "announce"), VARIANTS)
+def test_requests(start, framework, announce):
+    server = start(framework, announce)
+    item_route, stream_route, fail_route, _ = server.templates
+    with httpx.Client(base_url=server.url, timeout=10) as client:
+        item = client.get("/items/7")
+        stream = client.get("/stream/x")
+        fail = client.get("/fail/x")
+        nowhere = client.get("/nowhere")
+    assert (item.status_code, item.text) == (200, "item 7")
+    assert item.headers["content-type"].startswith("text/plain")
+    assert (stream.status_code, stream.text) == (200, "chunk 0\nchunk 1\nchunk 2\n")
+    assert stream.headers["transfer-encoding"] == "chunked"
+    assert (fail.status_code, nowhere.status_code) == (500, 404)
+
+    lines = server.access_lines(4)
+    recorded = [(line["url_path"], line["http_response_status_code"], line["http_route"]) for line in lines]
+    assert recorded == [
+        ("/items/7", 200, item_route),
+        ("/stream/x", 200, stream_route),
+        ("/fail/x", 500, fail_route),
+        ("/nowhere", 404, None),
+    ]
+    assert [line["outcome"] for line in lines[:2]] == ["ok", "ok"]
+    assert {line["response_origin"] for line in lines} == {"app"}
+
+    samples = server.metrics()
+    name = "http_server_request_duration_seconds_count"
+    assert total(samples, name, http_response_status_code="200") == 2
+    assert total(samples, name, http_response_status_code="500") == 1
+    assert total(samples, name, http_response_status_code="404") == 1
+    assert total(samples, "http_server_active_requests") == 0
+    if item_route:
+        assert total(samples, name, http_route=item_route, http_response_status_code="200") == 1
+        assert total(samples, name, http_route=stream_route, http_response_status_code="200") == 1
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize(("framework", "announce"), [one for one in VARIANTS if one[0] in WITH_WEBSOCKET])
+def test_websocket(start, framework, announce):
+    need("websockets")
+    from websockets.asyncio.client import connect
+
+    server = start(framework, announce)
+    route = server.templates[3]
+
+    async def talk():
+        async with connect(server.url.replace("http://", "ws://") + "/ws/7") as client:
+            for message in ("hello", "x" * 70000):
+                await client.send(message)
+                assert await client.recv() == f"7: {message}"
+
+    asyncio.run(asyncio.wait_for(talk(), 20))
+    handshake, session = server.access_lines(2)
+    assert (handshake["event"], handshake["http_response_status_code"]) == ("websocket.handshake", 101)
+    assert handshake["outcome"] == "ok"
+    assert session["event"] == "websocket.session"
+    assert handshake["http_route"] == session["http_route"] == route
+    assert session["websocket_messages_received"] == session["websocket_messages_sent"] == 2
+    assert (session["websocket_close_code"], session["websocket_close_initiator"]) == (1000, "client")
+    samples = server.metrics()
+    assert total(samples, "obsserve_websocket_handshakes_total", result="accepted") == 1
+    assert total(samples, "obsserve_websocket_closes_total", code="1000", initiator="client") == 1
+    wait_for(
+        lambda: total(server.metrics(), "obsserve_websocket_connections_open") == 0,
+        "the session's end to be counted",
+    )
+    assert server.stop() == 0
+
+
+def test_django_refuses_websockets(start):
+    """It raises for them, so the handshake is answered with an error, and the server goes on."""
+    need("websockets")
+    import websockets
+    from websockets.asyncio.client import connect
+
+    server = start("django")
+
+    async def talk():
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await connect(server.url.replace("http://", "ws://") + "/ws/7")
+        return refused.value.response.status_code
+
+    assert asyncio.run(asyncio.wait_for(talk(), 20)) == 500
+    assert httpx.get(f"{server.url}/items/7").text == "item 7"
+    handshake, item = server.access_lines(2)
+    assert (handshake["event"], handshake["http_response_status_code"]) == ("websocket.handshake", 500)
+    assert item["http_response_status_code"] == 200
+
+
+@pytest.mark.parametrize(
+    ("framework", "announce", "target", "route"),
+    [
+        ("starlette", False, "/sub/ann/stream/x", "/sub/{tenant}/stream/{name}"),
+        ("fastapi", False, "/sub/ann/stream/x", "/sub/{tenant}/stream/{name}"),
+        ("fastapi", False, "/v1/stream/x", "/v1/stream/{name}"),
+        ("litestar", False, "/sub/ann/stream/x", "/sub/{tenant}/stream/{name}"),
+        ("django", True, "/sub/ann/stream/x", "/sub/<tenant>/stream/<name>"),
+    ],
+)
+def test_below_another_path(start, framework, announce, target, route):
+    """A sub-application's route is the whole template: no value of a path becomes a label."""
+    server = start(framework, announce)
+    assert httpx.get(server.url + target).text == "chunk 0\nchunk 1\nchunk 2\n"
+    (line,) = server.access_lines(1)
+    assert (line["url_path"], line["http_route"], line["outcome"]) == (target, route, "ok")
+    assert total(server.metrics(), "http_server_request_duration_seconds_count", http_route=route) == 1
+
+
+@pytest.mark.parametrize("framework", ["starlette", "fastapi"])
+def test_websocket_of_a_mounted_application(start, framework):
+    need("websockets")
+    from websockets.asyncio.client import connect
+
+    server = start(framework)
+
+    async def talk():
+        async with connect(server.url.replace("http://", "ws://") + "/sub/ann/ws/7") as client:
+            await client.send("hello")
+            assert await client.recv() == "7: hello"
+
+    asyncio.run(asyncio.wait_for(talk(), 20))
+    routes = {line["http_route"] for line in server.access_lines(2)}
+    assert routes == {"/sub/{tenant}/ws/{room}"}

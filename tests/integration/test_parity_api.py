@@ -1,0 +1,183 @@
+"""What libraries and programs do with uvicorn's Server and Config, with the import changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import threading
+
+import httpx
+import pytest
+from conftest import wait_for
+
+import obsserve
+from obsserve.telemetry import logging as server_logging
+
+
+async def application(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch):
+    """Give back the process-wide logging state."""
+    monkeypatch.setattr(server_logging, "_state", server_logging._State())
+    last_resort = logging.lastResort
+    yield
+    logging.lastResort = last_resort
+    for name in ("obsserve", "obsserve.error", "obsserve.access", "obsserve.asgi"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+
+
+def config(app=application, **options):
+    given = {"port": 0, "log_level": "error", "access_log": False, "loop": "asyncio", **options}
+    return obsserve.Config(app, **given)
+
+
+def url_of(server):
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    return f"http://{host}:{port}"
+
+
+def in_thread(server):
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_for(lambda: server.started, "start")
+    return thread
+
+
+def test_a_thread_with_should_exit():
+    server = obsserve.Server(config())
+    thread = in_thread(server)
+    assert httpx.get(url_of(server)).text == "hello"
+    server.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
+    assert server.server_state.total_requests == 1
+
+
+def test_serve_inside_a_running_loop():
+    async def program():
+        server = obsserve.Server(config())
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0)
+        async with httpx.AsyncClient() as client:
+            text = (await client.get(url_of(server))).text
+        server.should_exit = True
+        await task
+        return text
+
+    assert asyncio.run(program()) == "hello"
+
+
+def test_sockets_handed_in():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        server = obsserve.Server(config(port=1))
+        thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
+        thread.start()
+        wait_for(lambda: server.started, "start")
+        assert httpx.get(f"http://127.0.0.1:{port}").text == "hello"
+        server.should_exit = True
+        thread.join(20)
+
+
+def test_a_subclass_without_signal_handlers():
+    from contextlib import contextmanager
+
+    class Quiet(obsserve.Server):
+        @contextmanager
+        def capture_signals(self):
+            yield
+
+    server = Quiet(config())
+    before = signal.getsignal(signal.SIGTERM)
+    thread = in_thread(server)
+    assert signal.getsignal(signal.SIGTERM) is before
+    server.should_exit = True
+    thread.join(20)
+
+
+def test_handle_exit_overridden(monkeypatch):
+    """As libraries for server-sent events do it, on the class."""
+    seen = []
+    original = obsserve.Server.handle_exit
+
+    def handle_exit(self, sig, frame):
+        seen.append(sig)
+        original(self, sig, frame)
+
+    monkeypatch.setattr(obsserve.Server, "handle_exit", handle_exit)
+
+    class Signalled(obsserve.Server):
+        async def on_tick(self, counter):
+            if self.started and not seen:
+                signal.raise_signal(signal.SIGINT)
+            return await super().on_tick(counter)
+
+    # As uvicorn, the server raises the signal again when it has stopped.
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(Signalled(config()).serve())
+    assert seen == [signal.SIGINT]
+
+
+def test_on_tick_counts_and_stops():
+    class Ticks(obsserve.Server):
+        seen = ()
+
+        async def on_tick(self, counter):
+            self.seen += (counter,)
+            return len(self.seen) >= 3
+
+    server = Ticks(config())
+    server.run()
+    assert server.seen == (0, 1, 2)
+
+
+def test_startup_and_shutdown_overridden():
+    order = []
+
+    class Told(obsserve.Server):
+        async def startup(self, sockets=None):
+            await super().startup(sockets=sockets)
+            order.append(("up", self.started))
+
+        async def on_tick(self, counter):
+            self.should_exit = True
+            return await super().on_tick(counter)
+
+        async def shutdown(self, sockets=None):
+            await super().shutdown(sockets=sockets)
+            order.append(("down", self.should_exit))
+
+    server = Told(config())
+    server.run()
+    assert order == [("up", True), ("down", True)]
+
+
+def test_a_context_manager_of_testing_code():
+    """The recipe for an end-to-end test that everybody copies."""
+    from contextlib import contextmanager
+
+    class Background(obsserve.Server):
+        @contextmanager
+        def run_in_thread(self):
+            thread = in_thread(self)
+            try:
+                yield
+            finally:
+                self.should_exit = True
+                thread.join(20)
+
+    server = Background(config())
+    with server.run_in_thread():
+        assert httpx.get(url_of(server)).status_code == 200

@@ -1,0 +1,199 @@
+"""Metrics, access lines and spans of one run tell the same story, over gRPC and over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+
+import httpx
+import pytest
+from conftest import total, wait_for
+from websockets.asyncio.client import connect
+
+from obsserve.testing_otlp import OTLPSink
+
+DURATION = "http_server_request_duration_seconds"
+SERVER = 2  # opentelemetry.proto.trace.v1.Span.SpanKind
+OPENMETRICS = {"accept": "application/openmetrics-text; version=1.0.0"}
+
+
+def attributes(span):
+    def value(held):
+        return getattr(held, held.WhichOneof("value"))
+
+    return {pair.key: value(pair.value) for pair in span.attributes}
+
+
+def disconnect_early(url, path):
+    """Send a request and leave before it is answered."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+
+def drive(server):
+    """Send one of each kind a few times; return how many exchanges that makes."""
+    sent = 0
+    with httpx.Client(base_url=server.url, timeout=10) as client:
+        for number in range(5):
+            trace = f"{number + 1:032x}"
+            headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01", "x-request-id": f"given-{number}"}
+            assert client.get("/items/7", headers=headers).headers["x-request-id"] == f"given-{number}"
+            for path in ("/items/none", "/stream/5", "/raise", "/background", "/nowhere", "/log/3"):
+                assert client.get(path).headers["x-request-id"]
+            assert client.post("/upload", json={"a": 1}).status_code == 200
+            sent += 8
+
+    async def websocket():
+        async with connect(server.url.replace("http", "ws") + "/echo") as client:
+            await client.send("hello")
+            assert await client.recv() == "hello"
+
+    asyncio.run(websocket())
+    disconnect_early(server.url, "/sleep/5")
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nBad Header\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
+    return sent + 3
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_the_same_story_three_times(serve, protocol):
+    with OTLPSink(protocol) as sink:
+        server = serve(
+            "apps:fastapi", "--port", "0", "--metrics-port", "0",
+            "--otlp-endpoint", sink.endpoint, "--otlp-protocol", protocol,
+        )  # fmt: skip
+        sent = drive(server)
+        wait_for(lambda: total(server.metrics(), f"{DURATION}_count") == sent, "every exchange to end")
+        page = httpx.get(server.metrics_url, headers=OPENMETRICS).text
+        samples = server.metrics()
+        lines = [line for line in server.access_lines(sent + 1) if line["event"] != "websocket.session"]
+        sessions = [line for line in server.access_lines(sent + 1) if line["event"] == "websocket.session"]
+        app_lines = [event for event in server.events() if event["event"] == "log"]
+        assert server.stop() == 0
+        spans = sink.spans
+    servers = {(s.trace_id.hex(), s.span_id.hex()): s for s in spans if s.kind == SERVER}
+
+    assert len(lines) == sent
+    assert len(servers) == sent
+    assert total(samples, "otel_sdk_span_started_total", otel_span_parent_origin="none") == sent - 5
+    for line in lines:
+        span = servers[line["trace_id"], line["span_id"]]
+        facts = attributes(span)
+        assert facts.get("http.response.status_code") == line["http_response_status_code"]
+        assert facts.get("http.route") == line["http_route"]
+        assert facts.get("error.type") == line.get("error_type")
+        assert facts["obsserve.request_id"] == line["request_id"]
+        seconds = (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9
+        assert seconds == pytest.approx(line["duration_seconds"], abs=20e-6)
+
+    # The histogram: by status, route and error, the count and the sum of durations.
+    def key(route, status, error):
+        return route or "", str(status) if status else "", error or ""
+
+    by_line = {}
+    for line in lines:
+        at = key(line["http_route"], line["http_response_status_code"], line.get("error_type"))
+        count, seconds = by_line.get(at, (0, 0.0))
+        by_line[at] = count + 1, seconds + line["duration_seconds"]
+    for name, index in ((f"{DURATION}_count", 0), (f"{DURATION}_sum", 1)):
+        found = {}
+        for labels, value in samples[name]:
+            at = key(labels["http_route"], labels["http_response_status_code"], labels["error_type"])
+            found[at] = found.get(at, 0.0) + value
+        for at, facts in by_line.items():
+            assert found[at] == pytest.approx(facts[index], abs=20e-6 * sent), at
+
+    # The caller's trace goes on, and its id of the request.
+    given = [line for line in lines if line["request_id"].startswith("given-")]
+    assert sorted(int(line["trace_id"], 16) for line in given) == [1, 2, 3, 4, 5]
+    # The application's own spans are children, its lines carry the ids.
+    for line in lines:
+        if line["http_route"] == "/log/{number}":
+            (child,) = [s for s in spans if s.name == "work" and s.trace_id.hex() == line["trace_id"]] or [
+                print(sorted((x.name, x.kind, x.trace_id.hex()) for x in spans), line)
+            ]
+            told = [e for e in app_lines if e.get("request_id") == line["request_id"]]
+            assert {e["message"] for e in told} == {"by logging", "by structlog"}
+            assert {(e["trace_id"], e["span_id"]) for e in told} == {(line["trace_id"], line["span_id"])}
+            assert child.name == "work"
+    # The session is a child of its handshake.
+    (session,) = sessions
+    (span,) = [s for s in spans if s.name.startswith("websocket")]
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (session["trace_id"], session["span_id"])
+    # Exemplars name traces that the sink knows.
+    exemplars = [json.loads(f'"{part}"') for part in _exemplar_traces(page)]
+    assert exemplars
+    assert set(exemplars) <= {trace for trace, _ in servers}
+
+
+def _exemplar_traces(page):
+    for line in page.splitlines():
+        if " # {" in line:
+            yield line.partition('trace_id="')[2].partition('"')[0]
+
+
+def test_ids_do_not_leak_between_pipelined_and_concurrent_requests(serve):
+    """Each line that the application logs carries the ids of its own request."""
+    with OTLPSink("grpc") as sink:
+        server = serve("apps:fastapi", "--port", "0", "--otlp-endpoint", sink.endpoint)
+
+        async def talk(first):
+            host, port = server.url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            for number in range(first, first + 10):
+                writer.write(
+                    f"GET /log/{number} HTTP/1.1\r\nHost: x\r\nx-request-id: r{number}\r\n\r\n".encode()
+                )
+            for _ in range(10):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                await reader.readexactly(length)
+            writer.close()
+
+        async def talk_all():
+            await asyncio.gather(*[talk(100 * n) for n in range(8)])
+
+        asyncio.run(talk_all())
+        lines = {line["request_id"]: line for line in server.access_lines(80)}
+        assert len(lines) == 80
+        told = wait_for(
+            lambda: len(found := [e for e in server.events() if e["event"] == "log"]) == 160 and found,
+            "160 lines",
+        )
+        for event in told:
+            line = lines[event["request_id"]]
+            assert event["request_id"] == f"r{event['app']['number']}"
+            assert (event["trace_id"], event["span_id"]) == (line["trace_id"], line["span_id"])
+        assert server.stop() == 0
+
+
+def test_a_collector_that_is_not_there_costs_nothing_but_spans(serve):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+        server = serve(
+            "apps:plain", "--port", "0", "--metrics-port", "0", "--otlp-endpoint", f"http://127.0.0.1:{port}"
+        )
+        with httpx.Client(base_url=server.url) as client:
+            for _ in range(3000):
+                assert client.get("/").status_code == 200
+        samples = server.metrics()
+        assert total(samples, f"{DURATION}_count") == 3000
+        assert total(samples, "otel_sdk_span_started_total") == 3000
+        lost = wait_for(
+            lambda: (
+                total(server.metrics(), "otel_sdk_processor_span_processed_total", error_type="queue_full")
+                + sum(
+                    value
+                    for labels, value in server.metrics().get("otel_sdk_exporter_span_exported_total", [])
+                    if labels["error_type"]
+                )
+            ),
+            "losses to be counted",
+        )
+        assert lost > 0
+        assert server.stop(timeout=10) == 0
