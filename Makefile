@@ -31,6 +31,7 @@ type: $(VENV)/.installed-test
 
 docs: $(VENV)/.installed  ## write the generated pages
 	$(BIN)/python -m obsserve.options > docs/configuration.md
+	$(BIN)/python -m obsserve.telemetry.catalogue > docs/telemetry.md
 
 bench: $(VENV)/.installed-bench  ## SUITE=hello, post, stream, pipeline, fastapi, latency, idle, startup
 	$(BIN)/python -m loadtests.bench $(or $(SUITE),hello)

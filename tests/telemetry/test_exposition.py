@@ -161,7 +161,28 @@ def everything(server):
         lambda: runtime.build_info("1.0", "uvloop", "httptools"),
         runtime.readiness(lambda: True),
         lambda: [(catalogue.LISTENER_BACKLOG.name, ("main",), 1.0)],
+        lambda: map(of_the_main_process, FROM_THE_MAIN_PROCESS),
     ]
+
+
+# Figures that the main process makes of what it knows; tests/integration drives the real ones.
+FROM_THE_MAIN_PROCESS = [
+    metric
+    for metric in catalogue.METRICS.values()
+    if metric.name.startswith(
+        (
+            "obsserve_worker",
+            "obsserve_config_",
+            "obsserve_metrics_snapshot_",
+            "obsserve_telemetry_",
+            "target_",
+        )
+    )
+]
+
+
+def of_the_main_process(metric):
+    return metric.name, tuple("0" for _ in metric.labels), 1.0
 
 
 class TestAgainstTheOutsideWorld:

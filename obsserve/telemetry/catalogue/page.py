@@ -1,0 +1,152 @@
+"""The catalogue as a page for people: docs/telemetry.md. `make docs` writes it, a test keeps it fresh."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from obsserve.telemetry.catalogue.endings import ENDINGS
+from obsserve.telemetry.catalogue.labels import OTHER, OVERFLOW_LABEL, SERIES_LIMIT
+from obsserve.telemetry.catalogue.lines import FLAGS, LOG_FIELDS
+from obsserve.telemetry.catalogue.metrics import LABEL_NOTES, LABEL_VALUES, METRICS, Metric
+from obsserve.telemetry.catalogue.spans import SESSION_ATTRIBUTES, SPAN_ATTRIBUTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from obsserve.telemetry.catalogue.spans import SpanAttribute
+
+_INTRO: Final = f"""\
+# Telemetry
+
+Everything that the server says about itself: each metric, each key of an access line, each attribute of a span.
+The page is generated from the catalogue that the code reads (`make docs`); tests hold real scrapes, lines and
+spans against it.
+
+Metrics, line and span of a request are three views of one record, made when the request ends, so they agree:
+
+    sum(http_server_request_duration_seconds_count)
+      = access lines of requests and handshakes, written or counted as sampled out, filtered or dropped
+      = server spans started
+
+## Metrics
+
+`--metrics-port` serves them as Prometheus text or OpenMetrics (with exemplars), compressed for those who accept
+gzip; `?name[]=` selects by the names of metrics or samples. **Label sets** is the most that one serving process can
+bring forth; workers are summed, but for metrics with the label `worker`, which have a set for each. Beyond a
+metric's bound observations go to one set with `{OVERFLOW_LABEL}="true"`, and `obsserve_metrics_overflow_total`
+counts them; `--metrics-max-series` ({SERIES_LIMIT}) bounds the sets of exchanges. A histogram has one series for
+each bucket and three more.
+"""
+
+_CHAPTERS: Final = (
+    ("HTTP", ("http_server_", "obsserve_http_", "obsserve_drain_")),
+    ("Connections", ("obsserve_connection", "obsserve_accept_", "obsserve_listener_", "obsserve_limit")),
+    ("WebSockets", ("obsserve_websocket_",)),
+    ("Runtime", ("obsserve_event_loop_", "obsserve_gc_", "python_", "process_")),
+    (
+        "Workers, lifecycle, health",
+        ("obsserve_worker", "obsserve_config_", "obsserve_lifespan_", "obsserve_ready", "obsserve_build_"),
+    ),
+    (
+        "Telemetry's own health",
+        ("obsserve_log_", "obsserve_metrics_", "obsserve_telemetry_", "obsserve_trace_", "otel_", "target_"),
+    ),
+)
+
+
+def reference() -> str:
+    """Return the page."""
+    return "\n".join(_lines())
+
+
+def _lines() -> Iterator[str]:
+    yield _INTRO
+    rest = dict(METRICS)
+    for chapter, prefixes in _CHAPTERS:
+        metrics = [metric for name, metric in METRICS.items() if name.startswith(prefixes)]
+        yield f"### {chapter}\n"
+        yield from _table(
+            ("Metric", "Type", "Unit", "Labels", "Buckets", "Label sets", "What it says"),
+            map(_metric_row, metrics),
+        )
+        for metric in metrics:
+            del rest[metric.name]
+    if rest:
+        raise LookupError(f"no chapter for {', '.join(rest)}")
+    yield from _labels()
+    yield "## Access log\n\nKeys in this order; those that are not always there are left out otherwise.\n"
+    yield from _table(
+        ("Key", "Type", "Present", "What it says"),
+        ((_code(field.name), field.type, field.present, field.help) for field in LOG_FIELDS),
+    )
+    yield "### Flags\n"
+    yield from _table(("Flag", "What it says"), ((_code(flag), text) for flag, text in FLAGS.items()))
+    yield from _endings()
+    yield "## Spans\n\nOf a request (kind server):\n"
+    yield from _table(("Attribute", "Type", "Present", "What it says"), _attributes(SPAN_ATTRIBUTES))
+    yield (
+        "Of a WebSocket's session (kind internal, child of the handshake's), besides `http.route`, `error.type`,\n"
+        "`obsserve.connection.id` and `obsserve.request_id`:\n"
+    )
+    yield from _table(("Attribute", "Type", "Present", "What it says"), _attributes(SESSION_ATTRIBUTES))
+
+
+def _metric_row(metric: Metric) -> Sequence[str]:
+    labels = ", ".join(map(_code, metric.labels))
+    buckets = " ".join(f"{bucket:.15g}" for bucket in metric.buckets)
+    return _code(metric.name), metric.type, metric.unit, labels, buckets, f"{metric.bound}", metric.help
+
+
+def _labels() -> Iterator[str]:
+    yield "### Labels\n"
+    rows = [(_code(label), "", text) for label, text in LABEL_NOTES.items()]
+    for (metric, label), values in LABEL_VALUES.items():
+        rows.append((_code(label), _code(metric.name), ", ".join(value or "(empty)" for value in values)))
+    yield from _table(("Label", "Of", "Values"), rows)
+
+
+def _endings() -> Iterator[str]:
+    yield (
+        "## How a request ends\n\nOne table for all signals. Without an `error_type` of its own an ending takes the\n"
+        "exception's class, or a status from 500 on; without an outcome of its own, ok, client_error or\n"
+        f"server_error by the status. `{OTHER}` stands for names beyond a bound.\n"
+    )
+    yield from _table(
+        ("termination_detail", "Outcome", "Status", "error_type", "Flag", "Counted as"),
+        (
+            (
+                _code(ending.detail),
+                ending.outcome or "",
+                "" if ending.status is None else f"{ending.status}",
+                ending.error_type or "",
+                ending.flag or "",
+                ", ".join(
+                    _code(f'{metric}{{reason="{reason}"}}')
+                    for metric, reason in (
+                        ("obsserve_http_rejected_requests_total", ending.rejection),
+                        ("obsserve_http_protocol_errors_total", ending.protocol_error),
+                        ("obsserve_http_app_protocol_errors_total", ending.app_protocol_error),
+                    )
+                    if reason
+                ),
+            )
+            for ending in ENDINGS.values()
+        ),
+    )
+
+
+def _attributes(attributes: Iterable[SpanAttribute]) -> Iterator[Sequence[str]]:
+    for attribute in attributes:
+        yield _code(attribute.name), attribute.type, attribute.present, attribute.help
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield "|---" * len(head) + "|"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |"
+    yield ""

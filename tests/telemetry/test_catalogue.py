@@ -1,0 +1,73 @@
+"""The catalogue: its lists agree with each other, and its page is what the code reads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from obsserve.telemetry import catalogue
+from obsserve.telemetry.catalogue.page import reference
+
+ROOT = Path(__file__).parents[2]
+
+
+class TestPage:
+    def test_the_committed_page_is_fresh(self):
+        committed = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
+        assert committed == reference(), "run: python -m obsserve.telemetry.catalogue > docs/telemetry.md"
+
+    def test_the_module_prints_it(self):
+        command = [sys.executable, "-W", "error", "-m", "obsserve.telemetry.catalogue"]
+        printed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True)
+        assert printed.stdout == reference()
+
+    def test_it_names_everything(self):
+        page = reference()
+        names = [*catalogue.METRICS, *catalogue.ENDINGS, *catalogue.FLAGS]
+        names += [field.name for field in (*catalogue.LOG_FIELDS, *catalogue.SPAN_ATTRIBUTES)]
+        names += [attribute.name for attribute in catalogue.SESSION_ATTRIBUTES]
+        assert [name for name in names if f"| `{name}` |" not in page] == []
+
+
+@pytest.mark.parametrize("metric", catalogue.METRICS.values(), ids=lambda metric: metric.name)
+class TestMetrics:
+    def test_a_name_says_type_and_unit(self, metric):
+        assert metric.name.endswith("_total") == (metric.type == "counter")
+        assert metric.unit in ("", "seconds", "bytes")
+        assert metric.name.removesuffix("_total").endswith(metric.unit)
+
+    def test_only_histograms_have_buckets(self, metric):
+        assert bool(metric.buckets) == (metric.type == "histogram")
+        assert list(metric.buckets) == sorted(set(metric.buckets))
+
+    def test_it_is_explained(self, metric):
+        assert metric.help.endswith(".")
+
+    def test_it_is_bounded(self, metric):
+        assert 1 <= metric.bound <= 4000
+        for label in metric.labels:
+            values = catalogue.LABEL_VALUES.get((metric, label))
+            assert values is None or len(values) <= metric.bound
+
+    def test_the_values_of_its_labels_are_told(self, metric):
+        build = ("version", "python_version", "python_implementation", "event_loop", "http_parser")
+        python = ("implementation", "major", "minor", "patchlevel", "version")
+        told = {label for each, label in catalogue.LABEL_VALUES if each is metric} | {*catalogue.LABEL_NOTES}
+        if metric in (catalogue.BUILD_INFO, catalogue.PYTHON_INFO):
+            told |= {*build, *python}
+        assert set(metric.labels) <= told
+
+
+def test_every_closed_list_is_of_a_label():
+    for metric, label in catalogue.LABEL_VALUES:
+        assert label in metric.labels
+
+
+def test_endings_use_words_of_the_closed_lists():
+    for ending in catalogue.ENDINGS.values():
+        assert ending.flag is None or ending.flag in catalogue.FLAGS
+        assert ending.close_reason in catalogue.CLOSE_REASONS
+        assert ending.app_protocol_error in (None, *catalogue.APP_PROTOCOL_ERRORS)
