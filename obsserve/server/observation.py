@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from obsserve.admin.server import AdminServer
     from obsserve.http.state import ServerState
+    from obsserve.server.seat import Seat
     from obsserve.settings import Settings
     from obsserve.telemetry.accessoutput import AccessOutput
     from obsserve.telemetry.correlation import Correlation
@@ -56,10 +57,13 @@ class Observation:
     Args:
         settings: the options.
         log: the server's logger.
+        seat: what another process that looks after this one has given it; that one serves the metrics port.
     """
 
-    def __init__(self, settings: Settings, log: Any) -> None:
+    def __init__(self, settings: Settings, log: Any, seat: Seat | None = None) -> None:
         self._settings = settings
+        self._seat = seat
+        self._worker = 0 if seat is None else seat.worker
         self._log = log
         self._parser = parser_class(settings.http).__name__.removesuffix("Parser").lower()
         self._listening: list[tuple[str, socket.socket]] = []
@@ -72,7 +76,7 @@ class Observation:
         self._watchdog: StallWatchdog | None = None
         self._admin: AdminServer | None = None
         self._access: AccessOutput | None = None
-        self._instance = str(uuid.uuid4())
+        self._instance = str(uuid.uuid4()) if seat is None else seat.service_instance_id
         tracing = tracing_of(settings)
         if settings.metrics_port is not None or settings.access_log or tracing is not None:
             self._make_cells()
@@ -107,9 +111,10 @@ class Observation:
         from obsserve.telemetry.metrics import LogCounters, rows_for  # noqa: PLC0415
         from obsserve.telemetry.runtime import LoopLag  # noqa: PLC0415
 
-        self._cells = Cells.create(rows_for(self._settings.metrics_max_series))
-        self._lag = LoopLag(self._cells)
-        self._counters = LogCounters(self._cells)
+        given = self._seat.cells if self._seat is not None else None
+        self._cells = given or Cells.create(rows_for(self._settings.metrics_max_series))
+        self._lag = LoopLag(self._cells, str(self._worker))
+        self._counters = LogCounters(self._cells, str(self._worker))
         sink = server_sink()
         if sink is not None:
             sink.counters = self._counters
@@ -124,6 +129,7 @@ class Observation:
             max_series=settings.metrics_max_series,
             known_methods=known_methods(os.environ),
             exemplars=traced,
+            worker=str(self._worker),
         )
         for limit, value in (
             ("concurrency", settings.limit_concurrency),
@@ -134,11 +140,15 @@ class Observation:
         ):
             if value is not None:
                 metrics.set_limit(limit, value)
-        self._gc = GCWatch(self._cells)
+        self._gc = GCWatch(self._cells, str(self._worker))
         lag = self._lag
         assert lag is not None
         self._watchdog = StallWatchdog(
-            self._cells, lambda: lag.heartbeat, self._report_stall, self._open_requests
+            self._cells,
+            lambda: lag.heartbeat,
+            self._report_stall,
+            self._open_requests,
+            worker=str(self._worker),
         )
 
     def _start_tracing(self, configuration: TracingConfiguration) -> Tracing | ProviderTracing:
@@ -150,7 +160,7 @@ class Observation:
         return start_tracing(
             configuration,
             resource=resource(
-                configuration, service_instance_id=self._instance, worker=0, version=__version__
+                configuration, service_instance_id=self._instance, worker=self._worker, version=__version__
             ),
             version=__version__,
             region=self._cells if self.metrics is not None else None,
@@ -177,18 +187,19 @@ class Observation:
             lag=self._lag,
             counters=self._counters,
             service_instance_id=self._instance,
+            worker=self._worker,
         )
         return self._access.observers
 
     # --- running -----------------------------------------------------------------------------
 
     def bind(self) -> None:
-        """Bind the metrics port.
+        """Bind the metrics port, unless it is another process's business.
 
         Raises:
             StartupError: it is in use.
         """
-        if self.metrics is None:
+        if self.metrics is None or self._seat is not None:
             return
         from obsserve.admin.app import AdminState  # noqa: PLC0415
         from obsserve.admin.server import AdminServer  # noqa: PLC0415

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from obsserve.config import Config
+    from obsserve.server.seat import Seat
     from obsserve.settings import Settings
 
 # What the end of a shutdown may take when its budget is used up: the lifespan and the last log lines.
@@ -62,6 +63,7 @@ class Server:
         self.server_state: ServerState
         self.lifespan: Lifespan
         self.last_notified = 0.0
+        self.seat: Seat | None = None  # given by a process that looks after several
         self._captured: list[int] = []
         self._structlog_adopted = False
         self._sockets: list[socket.socket] = []
@@ -107,7 +109,7 @@ class Server:
         self._structlog_adopted = self._settings.log_config == BUILT_IN and adopt_structlog()
         self._log = server_logger()
         tuning.tune_process()
-        self._observation = Observation(self._settings, self._log)
+        self._observation = Observation(self._settings, self._log, self.seat)
         try:
             await self.startup(sockets)
             if self.should_exit:
