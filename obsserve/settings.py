@@ -37,6 +37,7 @@ from obsserve.checks import (
 )
 from obsserve.errors import ConfigError, Problem
 from obsserve.logconfig import BUILT_IN, log_config
+from obsserve.resource import SERVICE_NAME, resource_attributes
 
 Lifespan = Literal["auto", "on", "off"]
 Interface = Literal["auto", "asgi3", "asgi2", "wsgi"]
@@ -295,7 +296,7 @@ class Settings:
     use_colors: bool | None = option(None, group=LOGGING, check=switch, words_for_none=("auto",), default_text="on a terminal",
         help="Colour console lines.")
     service_name: str = option(None, group=LOGGING, check=filled_text, metavar="NAME", fallback_variable="OTEL_SERVICE_NAME", default_text="APP",
-        help="The name of the service in logs and metrics.")
+        help="The name of the service in logs, metrics and spans; else what OTEL_RESOURCE_ATTRIBUTES says.")
 
     otlp_endpoint: str | None = option(None, group=TRACING, check=filled_text, metavar="URL", words_for_none=OFF,
         help="Export one span for each request to this OTLP endpoint; else where OTEL_EXPORTER_OTLP_ENDPOINT says.")
@@ -331,7 +332,8 @@ class Settings:
         if problems:
             raise ConfigError(problems)
         if not self.service_name:
-            object.__setattr__(self, "service_name", _name_of(self.app))
+            named = resource_attributes().get(SERVICE_NAME)
+            object.__setattr__(self, "service_name", named or _name_of(self.app))
         if self.interface == "wsgi":
             object.__setattr__(self, "ws", "none")
         if self.h11_max_incomplete_event_size is not None and _parses_with_h11(self.http):

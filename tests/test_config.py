@@ -53,6 +53,7 @@ def problems_of(**options):
 def no_variables(monkeypatch):
     monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
     monkeypatch.delenv("OTEL_SERVICE_NAME", raising=False)
+    monkeypatch.delenv("OTEL_RESOURCE_ATTRIBUTES", raising=False)
 
 
 class TestSettings:
@@ -225,6 +226,13 @@ class TestSettings:
     def test_the_service_is_named_after_the_application(self):
         assert Settings(app=application).service_name == f"{__name__}:application"
         assert Settings(app=CallableApplication()).service_name == "unknown_service:obsserve"
+
+    def test_else_as_the_resource_says(self, monkeypatch):
+        monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=a,service.name=till")
+        assert Settings(app="main:app").service_name == "till"
+        assert Settings(app="main:app", service_name="mine").service_name == "mine"
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
+        assert Settings(app="main:app").service_name == "shop"
 
 
 class TestTable:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from obsserve.http.parser import parser_class
 from obsserve.http.scope import TrustedPeers
+from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
 from obsserve.server.listeners import listener_name
 from obsserve.server.ticker import Clock
 from obsserve.telemetry.logging import server_sink
@@ -76,7 +77,9 @@ class Observation:
         self._watchdog: StallWatchdog | None = None
         self._admin: AdminServer | None = None
         self._access: AccessOutput | None = None
-        self._instance = str(uuid.uuid4()) if seat is None else seat.service_instance_id
+        # An operator that injects one, as OpenTelemetry's for Kubernetes does, has its reasons.
+        own = seat.service_instance_id if seat is not None else str(uuid.uuid4())
+        self._instance = resource_attributes().get(SERVICE_INSTANCE_ID) or own
         tracing = tracing_of(settings)
         if settings.metrics_port is not None or settings.access_log or tracing is not None:
             self._make_cells()

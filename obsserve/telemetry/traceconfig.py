@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
-from urllib.parse import unquote
 
 from obsserve.errors import StartupError
+from obsserve.resource import SERVICE_INSTANCE_ID, SERVICE_NAME, resource_attributes
 from obsserve.telemetry.redact import QueryPolicy, query_policy
 
 if TYPE_CHECKING:
@@ -243,12 +243,6 @@ def _limit(environ: Mapping[str, str], name: str, default: int | None, notes: li
 # --- The resource -----------------------------------------------------------------------------
 
 
-def resource_attributes(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return what OTEL_RESOURCE_ATTRIBUTES says; pairs that are none are left out."""
-    pairs = (item.partition("=") for item in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","))
-    return {key.strip(): unquote(value.strip()) for key, equals, value in pairs if equals and key.strip()}
-
-
 def resource(
     configuration: TracingConfiguration,
     *,
@@ -278,8 +272,8 @@ def resource(
         "process.runtime.version": runtime,
         "process.runtime.description": sys.version,
         **resource_attributes(environ),
-        "service.name": configuration.service_name,
-        "service.instance.id": service_instance_id,
+        SERVICE_NAME: configuration.service_name,
+        SERVICE_INSTANCE_ID: service_instance_id,
         "webengine.name": "obsserve",
         "webengine.version": version,
         "obsserve.worker": worker,

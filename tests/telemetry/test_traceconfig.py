@@ -7,7 +7,7 @@ import pytest
 
 from obsserve.errors import StartupError
 from obsserve.telemetry import traceconfig
-from obsserve.telemetry.traceconfig import resource, resource_attributes, tracing_configuration
+from obsserve.telemetry.traceconfig import resource, tracing_configuration
 
 
 def settings(**given):
@@ -185,9 +185,6 @@ class TestResource:
         assert found["telemetry.sdk.name"] == "opentelemetry"
         assert isinstance(found["process.pid"], int)
         assert "broken" not in found
-
-    def test_without_the_variable(self):
-        assert resource_attributes({}) == {}
 
     def test_a_version_that_is_not_known(self):
         assert traceconfig._version_of("no-such-distribution-of-ours") == "unknown"
