@@ -228,6 +228,16 @@ def comma_list(value: Any) -> tuple[str, ...]:
         raise BadValue(f"{value!r} is not a list", "give names separated by commas") from None
 
 
+def some_of(choices: tuple[str, ...]) -> Check:
+    """Accept some of the words, separated by commas or as a sequence, in any case; their order is kept."""
+    one = one_of(choices)
+
+    def check(value: Any) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(map(one, comma_list(value))))
+
+    return check
+
+
 def header(value: Any) -> tuple[str, str]:
     """Accept `Name:Value`, or a pair of name and value; the value keeps its spaces, as with uvicorn."""
     remedy = "give Name:Value"

@@ -31,6 +31,7 @@ from obsserve.checks import (
     ratio,
     seconds,
     seconds_or_zero,
+    some_of,
     switch,
     text,
     whole,
@@ -47,6 +48,9 @@ WebSocketCodec = Literal["auto", "none", "websockets", "websockets-sansio", "wsp
 LogFormat = Literal["auto", "json", "console"]
 OTLPProtocol = Literal["grpc", "http/protobuf"]
 TraceTrust = Literal["peers", "all", "none"]
+ForwardingHeader = Literal[
+    "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-real-ip"
+]
 LogQuery = Literal["auto", "redact-all", "redact-listed", "drop", "keep"]
 
 APPLICATION = "Application"
@@ -230,9 +234,13 @@ class Settings:
     date_header: bool = option(True, group=HEADERS, check=switch,
         help="Send a Date header.")
     proxy_headers: bool = option(True, group=HEADERS, check=switch,
-        help="Take the client address and the scheme from X-Forwarded-For and X-Forwarded-Proto of trusted peers.")
+        help="Believe the forwarding headers of trusted peers.")
+    forwarded_headers: tuple[str, ...] = option("x-forwarded-for,x-forwarded-proto", group=HEADERS, check=some_of(get_args(ForwardingHeader)), choices=get_args(ForwardingHeader), metavar="HEADERS",
+        help="Which forwarding headers: " + ", ".join(get_args(ForwardingHeader)) + ". Where two say the same, the first that a request carries wins.")
     forwarded_allow_ips: tuple[str, ...] = option("127.0.0.1,::1", group=HEADERS, check=comma_list, metavar="ADDRESSES", fallback_variable="FORWARDED_ALLOW_IPS",
-        help="The trusted peers: addresses and networks, separated by commas; * trusts everyone.")
+        help="The trusted peers: addresses and networks, separated by commas; unix: peers on a unix socket; * trusts everyone.")
+    proxy_protocol: bool = option(False, group=HEADERS, check=switch,
+        help="Trusted peers begin each connection with a PROXY protocol header, version 1 or 2, that names the client.")
 
     limit_concurrency: int | None = option(None, group=LIMITS, check=whole(1), metavar="REQUESTS", words_for_none=OFF,
         help="Answer 503 when this many requests are in progress.")
@@ -342,6 +350,8 @@ class Settings:
     def _contradictions(self) -> Iterator[Problem]:
         if self.uds is not None and self.fd is not None:
             yield Problem("uds", "it excludes fd", "give one of the two")
+        if self.proxy_protocol and (not isinstance(self.http, str) or ":" in self.http):
+            yield Problem("proxy_protocol", "a protocol class of http does not speak it", "turn it off")
         serves_on = (self.host, self.port) if self.uds is None and self.fd is None else None
         if self.metrics_port and (self.metrics_host, self.metrics_port) == serves_on:
             yield Problem("metrics_port", "the application listens on this port", "give another one")

@@ -39,12 +39,16 @@ class RecordingReporter:
     def __init__(self):
         self.exceptions = []
         self.misuses = []
+        self.ignored = []
 
     def app_exception(self, exchange, exception, *, after_end):
         self.exceptions.append((exception, after_end))
 
     def app_misuse(self, exchange, reason, message):
         self.misuses.append(reason)
+
+    def forwarded_ignored(self, exchange):
+        self.ignored.append(exchange.client)
 
 
 class Client:

@@ -21,7 +21,7 @@ from obsserve.http.exchange import Exchange
 from obsserve.http.flow import BODY_FULL, DRAIN_LIMIT, QUEUE
 from obsserve.http.head import head_end
 from obsserve.http.intake import BETWEEN, BODY, HEAD, METHOD, REFUSED, Intake
-from obsserve.http.scope import address_of, scope_of
+from obsserve.http.scope import address_of, read_forwarded, scope_of
 from obsserve.telemetry import catalogue
 from obsserve.telemetry.catalogue import COMPLETE
 
@@ -59,6 +59,7 @@ class Connection(Intake):
         "_queue",
         "_sent",
         "_surplus",
+        "client",
         "close_reason",
         "closed_at",
         "closed_while_active",
@@ -87,6 +88,7 @@ class Connection(Intake):
         self.scheme = scheme
         self.serial = next(_serial)
         self.peer: Address | None = None
+        self.client: Address | None = None
         self.local: Address | None = None
         self.trusted = False
         self.tls_protocol: str | None = None
@@ -111,12 +113,23 @@ class Connection(Intake):
         self.opened_at = self.read_at = self.idle_since = perf_counter()
         self.peer = address_of(transport.get_extra_info("peername"))
         self.local = address_of(transport.get_extra_info("sockname"))
-        self.trusted = server.trusted is not None and (self.peer[0] if self.peer else None) in server.trusted
+        self.client = self.client or self.peer
+        self.trusted = server.forwarding.trusts(self.client)
         self.parser = server.parser(self)
         server.connections.add(self)
         self._surplus = len(server.connections) > server.limit_connections
         if server.hooks.connection_opened is not None:
             server.hooks.connection_opened(self)
+
+    def introduce(self, client: Address | None, size: int) -> None:
+        """Take note of what came before the first byte of HTTP; called before `connection_made`.
+
+        Args:
+            client: whom the peer speaks for, None for itself.
+            size: how many bytes the peer used to say so.
+        """
+        self.client = client
+        self.received_bytes = self._mark = size
 
     def eof_received(self) -> bool:
         if not self.close_reason:
@@ -201,6 +214,8 @@ class Connection(Intake):
         if server.draining:
             exchange.keep_alive = exchange.plain = False
         if exchange.refusal is not None:
+            if server.forwarding.seen(exchange.fields):
+                read_forwarded(exchange)
             self._announce(exchange)
             self._identify(exchange)
             exchange.answer_and_end(exchange.refusal)

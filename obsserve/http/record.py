@@ -111,7 +111,7 @@ class Record:
 
     @property
     def client(self) -> Address | None:
-        return self.forwarded_client or self.connection.peer
+        return self.forwarded_client or self.connection.client
 
     @property
     def outcome(self) -> Outcome:

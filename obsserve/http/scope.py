@@ -1,19 +1,16 @@
-"""Pure: an exchange's ASGI scope, and who the client is behind trusted proxies."""
+"""Pure: an exchange's ASGI scope, with what trusted proxies say of the request."""
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from ipaddress import IPv4Network, IPv6Network
+from obsserve.http.forwarded import decoded, with_port
 
+if TYPE_CHECKING:
     from obsserve.http.exchange import Exchange
-    from obsserve.telemetry.observer import Address, Headers
+    from obsserve.telemetry.observer import Address
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
-_SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 
 
 def scope_of(exchange: Exchange) -> dict[str, Any]:
@@ -24,14 +21,22 @@ def scope_of(exchange: Exchange) -> dict[str, Any]:
     path, raw_path, root_path = parts.path, parts.raw_path, server.root_path
     if root_path:
         path, raw_path = root_path + path, root_path.encode() + raw_path
-    if b"x-forwarded-for" in fields or b"x-forwarded-proto" in fields:
-        read_forwarded(exchange)
+    others = server.forwarding.others
+    if (
+        b"x-forwarded-for" in fields
+        or b"x-forwarded-proto" in fields
+        or (others and not others.isdisjoint(fields))
+    ):
+        prefix = read_forwarded(exchange)
+        if prefix is not None:
+            removed = decoded(prefix)
+            path, raw_path, root_path = removed + path, prefix + raw_path, removed + root_path
     return {
         "type": "http",
         "asgi": _ASGI,
         "http_version": exchange.http_version,
         "server": connection.local,
-        "client": exchange.forwarded_client or connection.peer,
+        "client": exchange.forwarded_client or connection.client,
         "scheme": exchange.scheme,
         "method": exchange.method,
         "root_path": root_path,
@@ -44,18 +49,39 @@ def scope_of(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-def read_forwarded(exchange: Exchange) -> None:
-    """Take client and scheme from forwarding headers, if the peer is trusted."""
+def read_forwarded(exchange: Exchange) -> bytes | None:
+    """Take what forwarding headers say of the request, if the peer is trusted.
+
+    Returns:
+        the path under which a proxy publishes the application, percent-encoded, if one says so.
+    """
     connection, fields = exchange.connection, exchange.fields
+    server = connection.server
+    forwarding = server.forwarding
+    if not forwarding.seen(fields):
+        return None
     exchange.forwarded_trusted = connection.trusted
-    trusted = connection.server.trusted
-    if not connection.trusted or trusted is None:
-        return
-    if b"x-forwarded-proto" in fields:
-        exchange.forwarded_scheme = forwarded_scheme(fields[b"x-forwarded-proto"])
-        exchange.scheme = exchange.forwarded_scheme or exchange.scheme
-    if b"x-forwarded-for" in fields:
-        exchange.forwarded_client = forwarded_client(exchange.request_headers, trusted)
+    if not connection.trusted:
+        if forwarding.trusted is not None:
+            server.reporter.forwarded_ignored(exchange)
+        return None
+    facts = forwarding.facts(fields, exchange.request_headers)
+    exchange.forwarded_client = facts.client
+    if facts.scheme is not None:
+        exchange.forwarded_scheme = exchange.scheme = facts.scheme
+    host = facts.host
+    if facts.port is not None:
+        named = host or fields.get(b"host")
+        host = with_port(named, facts.port, exchange.scheme) if named else None
+    if host is not None:
+        _replace_host(exchange, host)
+    return facts.prefix
+
+
+def _replace_host(exchange: Exchange, host: bytes) -> None:
+    exchange.fields = {**exchange.fields, b"host": host}
+    others = [field for field in exchange.request_headers if field[0] != b"host"]
+    exchange.request_headers = [(b"host", host), *others]
 
 
 def address_of(name: Any) -> Address | None:
@@ -65,79 +91,3 @@ def address_of(name: Any) -> Address | None:
     if isinstance(name, bytes):
         name = name.decode("utf-8", "surrogateescape")
     return (name, None) if name else None
-
-
-class TrustedPeers:
-    """The peers whose forwarding headers are believed.
-
-    Args:
-        peers: IP addresses, CIDR networks, literals (unix-socket peers have none), or `*` for all.
-    """
-
-    def __init__(self, peers: Iterable[str]) -> None:
-        self.trusts_all = False
-        self._literals: set[str] = set()
-        self._networks: list[IPv4Network | IPv6Network] = []
-        for peer in (entry.strip() for entry in peers):
-            if peer == "*":
-                self.trusts_all = True
-            elif "/" in peer:
-                self._add_network(peer)
-            elif peer:
-                self._literals.add(peer)
-
-    def _add_network(self, peer: str) -> None:
-        try:
-            self._networks.append(ip_network(peer, strict=False))
-        except ValueError:
-            self._literals.add(peer)
-
-    def __contains__(self, host: object) -> bool:
-        if self.trusts_all:
-            return True
-        if not host or not isinstance(host, str):  # a unix-socket peer has none
-            return False
-        if host in self._literals:
-            return True
-        try:
-            address = ip_address(host)
-        except ValueError:
-            return False
-        return any(address in network for network in self._networks if network.version == address.version)
-
-    def client_of(self, hops: list[str]) -> str:
-        """Return the client among forwarded hops: from the right, the first that is not trusted."""
-        if self.trusts_all:
-            return hops[0]
-        for hop in reversed(hops):
-            if split_address(hop)[0] not in self:
-                return hop
-        return hops[0]
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """Split `ip`, `ip:port`, `[ip]` or `[ip]:port`; the port is 0 when there is none."""
-    host, port = text, ""
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":")
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    return host, int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
-
-
-def forwarded_client(headers: Headers, trusted: TrustedPeers) -> Address | None:
-    """Return the client named by X-Forwarded-For, None when there is none."""
-    hops = [
-        hop
-        for name, value in headers
-        if name == b"x-forwarded-for"
-        for part in value.decode("latin-1").split(",")
-        if (hop := part.strip())
-    ]
-    return split_address(trusted.client_of(hops)) if hops else None
-
-
-def forwarded_scheme(value: bytes) -> str | None:
-    """Return http or https for an X-Forwarded-Proto value, None for anything else."""
-    return _SCHEMES.get(value.strip().lower())

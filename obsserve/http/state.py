@@ -7,8 +7,8 @@ from random import getrandbits
 from typing import TYPE_CHECKING, Any, Protocol
 
 from obsserve.http.flow import HeldHeads
+from obsserve.http.forwarded import Forwarding, TrustedPeers
 from obsserve.http.head import HeadCache, HostCache, TargetCache
-from obsserve.http.scope import TrustedPeers
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,6 +40,10 @@ class Reporter(Protocol):
 
     def app_misuse(self, exchange: ExchangeView, reason: str, message: str) -> None:
         """Tell of something that the application did against the ASGI specification."""
+        ...
+
+    def forwarded_ignored(self, exchange: ExchangeView) -> None:
+        """Tell of forwarding headers that are not believed, because the peer is not trusted."""
         ...
 
 
@@ -82,7 +86,9 @@ class ServerState:
         self.reporter = reporter
 
         self.root_path = settings.root_path
-        self.trusted = TrustedPeers(settings.forwarded_allow_ips) if settings.proxy_headers else None
+        self.trusted_peers = TrustedPeers(settings.forwarded_allow_ips)
+        believed = self.trusted_peers if settings.proxy_headers else None
+        self.forwarding = Forwarding(believed, settings.forwarded_headers)
         self.default_headers: list[Header] = default_headers(settings)
         self.sends_date = settings.date_header
         header = settings.request_id_header

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from obsserve.checks import comma_list
-from obsserve.http.scope import TrustedPeers, forwarded_client, forwarded_scheme
+from obsserve.http.forwarded import FOR, PROTO, Forwarding, TrustedPeers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,20 +29,19 @@ class ProxyHeadersMiddleware:
     def __init__(self, app: ASGI3, trusted_hosts: Sequence[str] | str = "127.0.0.1") -> None:
         self.app = app
         self.trusted_hosts = TrustedPeers(comma_list(trusted_hosts))
+        self._forwarding = Forwarding(self.trusted_hosts, (FOR.decode(), PROTO.decode()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             peer = scope.get("client")
-            if (peer[0] if peer else None) in self.trusted_hosts:
+            if self.trusted_hosts.trusts(peer):
                 self._correct(scope)
         await self.app(scope, receive, send)
 
     def _correct(self, scope: Scope) -> None:
-        fields = dict(scope["headers"])
-        scheme = forwarded_scheme(fields.get(b"x-forwarded-proto", b""))
-        if scheme is not None:
-            scope["scheme"] = _OF_WEBSOCKETS[scheme] if scope["type"] == "websocket" else scheme
-        if b"x-forwarded-for" in fields:
-            client = forwarded_client(scope["headers"], self.trusted_hosts)
-            if client is not None:
-                scope["client"] = client
+        headers = scope["headers"]
+        facts = self._forwarding.facts(dict(headers), headers)
+        if facts.scheme is not None:
+            scope["scheme"] = _OF_WEBSOCKETS[facts.scheme] if scope["type"] == "websocket" else facts.scheme
+        if facts.client is not None:
+            scope["client"] = facts.client

@@ -13,8 +13,8 @@ import uuid
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from obsserve.http.forwarded import TrustedPeers
 from obsserve.http.parser import parser_class
-from obsserve.http.scope import TrustedPeers
 from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
 from obsserve.server.listeners import listener_name
 from obsserve.server.ticker import Clock

@@ -1,4 +1,4 @@
-"""What the application does wrong, told to the operator."""
+"""What the application and the peers do wrong, told to the operator."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from obsserve.telemetry.metrics import Metrics
-    from obsserve.telemetry.observer import ExchangeView
+    from obsserve.telemetry.observer import Address, ExchangeView
 
 
-class AppReporter:
-    """Logs exceptions and misuse of ASGI, and counts what no exchange's record carries.
+class Reporter:
+    """Logs exceptions, misuse of ASGI and what is ignored or refused of peers, and counts what no exchange's record carries.
 
     Args:
         log: the server's logger.
@@ -20,6 +20,7 @@ class AppReporter:
     def __init__(self, log: Any, metrics: Metrics | None) -> None:
         self._log = log
         self._metrics = metrics
+        self._told_of_forwarded = False
 
     def app_exception(self, exchange: ExchangeView, exception: BaseException, *, after_end: bool) -> None:
         if after_end and self._metrics is not None:
@@ -34,6 +35,38 @@ class AppReporter:
 
     def app_misuse(self, exchange: ExchangeView, reason: str, message: str) -> None:
         self._log.error("app.misuse", message=message, reason=reason, **_where(exchange))
+
+    def forwarded_ignored(self, exchange: ExchangeView) -> None:
+        if self._metrics is not None:
+            self._metrics.forwarded_ignored()
+        if self._told_of_forwarded:
+            return
+        self._told_of_forwarded = True
+        client = exchange.client
+        peer = "A peer on a unix socket" if client is None or client[1] is None else client[0]
+        self._log.warning(
+            "forwarded.untrusted",
+            message=f"{peer} sends forwarding headers and is not trusted: they are ignored. If it is your proxy, "
+            "name it with --forwarded-allow-ips. Said once; obsserve_forwarded_untrusted_total counts on",
+            **_where(exchange),
+        )
+
+    def proxy_protocol_failed(self, peer: Address | None, reason: str, message: str) -> None:
+        """Tell of a connection that was closed because of its PROXY protocol header.
+
+        Args:
+            peer: the other end.
+            reason: a word of the catalogue.
+            message: what is wrong, for people.
+        """
+        if self._metrics is not None:
+            self._metrics.proxy_protocol_failed(reason)
+        self._log.warning(
+            "proxy_protocol.refused",
+            message=message,
+            reason=reason,
+            network_peer_address=peer[0] if peer is not None else None,
+        )
 
 
 def _where(exchange: ExchangeView) -> dict[str, str]:

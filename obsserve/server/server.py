@@ -23,7 +23,8 @@ from obsserve.logconfig import BUILT_IN
 from obsserve.server import listeners, tuning
 from obsserve.server.customprotocol import acceptor
 from obsserve.server.observation import Observation
-from obsserve.server.reporter import AppReporter
+from obsserve.server.proxyprotocol import ProxyHeader
+from obsserve.server.reporter import Reporter
 from obsserve.server.ticker import INTERVAL, Ticker, http_date
 from obsserve.telemetry import catalogue
 from obsserve.telemetry.logging import adopt_structlog, server_logger
@@ -156,6 +157,7 @@ class Server:
 
     def _shared_state(self, app: Any) -> ServerState:
         observation = self._observation
+        self._reporter = Reporter(self._log, observation.metrics)
         state = ServerState(
             self._settings,
             loop=asyncio.get_running_loop(),
@@ -164,7 +166,7 @@ class Server:
             hooks=observation.observers(app_configures_structlog=not self._structlog_adopted),
             context=self.lifespan.context,
             app_state=self.lifespan.state,
-            reporter=AppReporter(self._log, observation.metrics),
+            reporter=self._reporter,
         )
         state.has_request_ids = self._settings.access_log or observation.traces
         return state
@@ -179,11 +181,17 @@ class Server:
         loop = asyncio.get_running_loop()
         state = self.server_state
         backlog = self._settings.backlog
+        introduced = self._settings.proxy_protocol
         for sock in self._sockets:
             name = listeners.listener_name(sock)
 
             def accept(name: str = name) -> asyncio.BaseProtocol:
-                return Connection(state, name) if custom is None else custom()
+                if custom is not None:
+                    return custom()
+                connection = Connection(state, name)
+                if not introduced:
+                    return connection
+                return ProxyHeader(state, connection, self._reporter.proxy_protocol_failed)
 
             if sock.family.name == "AF_UNIX":
                 server = await loop.create_unix_server(accept, sock=sock, backlog=backlog)

@@ -121,6 +121,7 @@ class Metrics:
         self.ping_answered = sessions.ping_answered
         self._series.exception_types = self._events.exception_types
         self._reused = Family(region, catalogue.CONNECTIONS_REUSED).row()
+        self._forwarded_untrusted = Family(region, catalogue.FORWARDED_UNTRUSTED).row()
         self._write_blocked = Family(region, catalogue.WRITE_BLOCKED).row()
         self._pipelined = Family(region, catalogue.PIPELINED_REQUESTS).row()
         self._limits = Family(region, catalogue.LIMIT)
@@ -246,6 +247,19 @@ class Metrics:
     def set_limit(self, limit: str, value: float) -> None:
         """Publish a configured limit, one of the catalogue's `LIMITS`."""
         self._limits.set(value, limit)
+
+    def forwarded_ignored(self) -> None:
+        """Count a request whose forwarding headers are not believed."""
+        self._slots[self._forwarded_untrusted] += 1.0
+
+    def accept_failed(self, error: OSError) -> None:
+        """Count a connection that could not be accepted."""
+        name = errno.errorcode.get(error.errno or 0, "").lower()
+        self._connections.accept_failures.add(1.0, name if name in catalogue.ACCEPT_ERRORS else "other")
+
+    def proxy_protocol_failed(self, reason: str) -> None:
+        """Count a connection without a good PROXY protocol header, by a reason from the catalogue."""
+        self._connections.proxy_protocol_errors.add(1.0, reason)
 
     def lifespan_finished(
         self, phase: str, seconds: float, failed: bool, exception: BaseException | None = None
@@ -400,6 +414,9 @@ class _ConnectionCounters:
         self.accepted = Family(region, catalogue.CONNECTIONS_ACCEPTED)
         self.accept_failures = Family(
             region, catalogue.ACCEPT_FAILURES, [(error,) for error in catalogue.ACCEPT_ERRORS]
+        )
+        self.proxy_protocol_errors = Family(
+            region, catalogue.PROXY_PROTOCOL_ERRORS, [(fault,) for fault in catalogue.PROXY_PROTOCOL_FAULTS]
         )
         self._closed = Family(
             region, catalogue.CONNECTIONS_CLOSED, [(reason,) for reason in catalogue.CLOSE_REASONS]

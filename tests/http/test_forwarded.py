@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from obsserve.http.scope import TrustedPeers, forwarded_client, forwarded_scheme, split_address
+from obsserve.http.forwarded import TrustedPeers, forwarded_client, forwarded_scheme, split_address
 
 
 @pytest.mark.parametrize(
