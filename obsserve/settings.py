@@ -49,7 +49,13 @@ LogFormat = Literal["auto", "json", "console"]
 OTLPProtocol = Literal["grpc", "http/protobuf"]
 TraceTrust = Literal["peers", "all", "none"]
 ForwardingHeader = Literal[
-    "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-real-ip"
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-real-ip",
 ]
 LogQuery = Literal["auto", "redact-all", "redact-listed", "drop", "keep"]
 

@@ -102,6 +102,16 @@ class Facts(NamedTuple):
     port: int | None = None
     prefix: bytes | None = None
 
+    def completed(self, other: Facts) -> Facts:
+        """Return these facts, and of the other's those that are missing here."""
+        return Facts(
+            other.client if self.client is None else self.client,
+            other.scheme if self.scheme is None else self.scheme,
+            other.host if self.host is None else self.host,
+            other.port if self.port is None else self.port,
+            other.prefix if self.prefix is None else self.prefix,
+        )
+
 
 class Forwarding:
     """Reads the forwarding headers that the options name.
@@ -154,7 +164,7 @@ class Forwarding:
         for name, value in zip(self.names, values, strict=True):
             if value is not None:
                 said = self._read_one(name, value.strip(b" \t"), self.trusted)
-                facts = Facts(*[mine if mine is not None else its for mine, its in zip(facts, said, strict=True)])
+                facts = facts.completed(said)
         return facts
 
     def _read_one(self, name: bytes, value: bytes, trusted: TrustedPeers) -> Facts:
@@ -182,7 +192,7 @@ class Forwarding:
         # What the nearest trusted proxy says of the request as it reached it (RFC 7239 4).
         element = elements[index]
         return Facts(
-            client=nodes[index] if nodes[index][0] != "unknown" else None,
+            client=nodes[index] if nodes[index][0].lower() != "unknown" else None,
             scheme=forwarded_scheme(element.get("proto", "").encode("latin-1")),
             host=self._host(element.get("host", "").encode("latin-1")),
         )
@@ -258,9 +268,9 @@ def with_port(host: bytes, port: int, scheme: str) -> bytes:
 
 # --- Forwarded (RFC 7239) ---------------------------------------------------------------------
 
-_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED: Final = r'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
-_PAIR: Final = re.compile(f"({_TOKEN})=({_TOKEN}|{_QUOTED})")
+_PAIR: Final = re.compile(f"({_NAME})=({_NAME}|{_QUOTED})")
 _SPACES: Final = re.compile(r"[ \t]*")
 # RFC 7239 6; what an address is, ipaddress knows better.
 _NODE: Final = re.compile(

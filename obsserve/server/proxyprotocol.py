@@ -1,9 +1,9 @@
-"""The PROXY protocol, versions 1 and 2: who the client is, told by a proxy before the first byte of HTTP or TLS.
+"""The PROXY protocol, versions 1 and 2: who the client is, told by a proxy before the first byte of HTTP.
 
 `ProxyHeader` owns a fresh connection of a trusted peer until its header is complete, and then gives the
-transport to the HTTP connection, through TLS if the listener speaks it. Rules (the specification is HAProxy's
+transport to the HTTP connection. Rules (the specification is HAProxy's
 proxy-protocol.txt): a trusted peer has to send the header, and nobody else is asked for one; not one byte
-behind it is read, so that TLS finds its handshake whole; whatever is wrong closes the connection, is counted
+behind it is read; whatever is wrong closes the connection, is counted
 and is told; type-length-value fields are skipped.
 """
 
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from obsserve.http.scope import address_of
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
     from obsserve.http.connection import Connection
@@ -144,7 +143,8 @@ def _endpoints_v2(header: bytes) -> Endpoints:
     size, kind = (4, socket.AF_INET) if family == 1 else (16, socket.AF_INET6)
     ports = [int.from_bytes(data[at : at + 2], "big") for at in (2 * size, 2 * size + 2)]
     return Endpoints(
-        (socket.inet_ntop(kind, data[:size]), ports[0]), (socket.inet_ntop(kind, data[size : 2 * size]), ports[1])
+        (socket.inet_ntop(kind, data[:size]), ports[0]),
+        (socket.inet_ntop(kind, data[size : 2 * size]), ports[1]),
     )
 
 
@@ -158,8 +158,6 @@ class ProxyHeader(asyncio.BufferedProtocol):
         state: what all connections share.
         connection: the HTTP connection to come.
         report: told of a bad header: the peer, the reason, a message.
-        tls: how the listener speaks TLS, None if it does not.
-        handshake_timeout: seconds for the TLS handshake.
     """
 
     def __init__(
@@ -167,20 +165,15 @@ class ProxyHeader(asyncio.BufferedProtocol):
         state: ServerState,
         connection: Connection,
         report: Callable[[Address | None, str, str], None],
-        tls: ssl.SSLContext | None = None,
-        handshake_timeout: float | None = None,
     ) -> None:
         self._state = state
         self._connection = connection
         self._report = report
-        self._tls = tls
-        self._handshake_timeout = handshake_timeout
         self._read = b""
         self._buffer = bytearray()
         self._peer: Address | None = None
         self._transport: Any = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._handshake: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -237,23 +230,6 @@ class ProxyHeader(asyncio.BufferedProtocol):
         connection, transport = self._connection, self._transport
         connection.introduce(found.client, len(self._read))
         transport.pause_reading()  # so that the loop notices that reads are no longer buffered
-        if self._tls is None:
-            transport.set_protocol(connection)
-            connection.connection_made(transport)
-            transport.resume_reading()
-        else:
-            self._handshake = self._state.loop.create_task(self._start_tls(self._tls))
-
-    async def _start_tls(self, context: ssl.SSLContext) -> None:
-        try:
-            transport = await self._state.loop.start_tls(
-                self._transport,
-                self._connection,
-                context,
-                server_side=True,
-                ssl_handshake_timeout=self._handshake_timeout,
-            )
-        except OSError:  # the handshake failed, and the transport is closed
-            return
-        if transport is not None:
-            self._connection.connection_made(transport)
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        transport.resume_reading()

@@ -25,6 +25,7 @@ APP_PROTOCOL_ERRORS: Final = (
     "duplicate_start", "bad_message", "send_after_close",
 )
 ACCEPT_ERRORS: Final = ("emfile", "enfile", "enobufs", "other")
+PROXY_PROTOCOL_FAULTS: Final = ("missing", "malformed", "unsupported", "incomplete", "timeout")
 HANDSHAKE_RESULTS: Final = ("accepted", "denied", "bad_request", "timeout", "limit", "app_error")
 DIRECTIONS: Final = ("received", "sent")
 MESSAGE_TYPES: Final = ("text", "binary")

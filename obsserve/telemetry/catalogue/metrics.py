@@ -30,6 +30,7 @@ from obsserve.telemetry.catalogue.labels import (
     MESSAGE_TYPES,
     OTHER,
     PING_BUCKETS,
+    PROXY_PROTOCOL_FAULTS,
     QUEUE_BUCKETS,
     RELOAD_RESULTS,
     RESTART_REASONS,
@@ -138,6 +139,8 @@ SENT_BYTES: Final = _counter("obsserve_connection_sent_bytes_total", "Bytes sent
 BUFFERED_BYTES: Final = _gauge("obsserve_connection_buffered_bytes", "Response bytes that wait in memory for their clients.")
 WRITE_PAUSED: Final = _gauge("obsserve_connections_write_paused", "Connections whose client reads too slowly to be written to.")
 ACCEPT_FAILURES: Final = _counter("obsserve_accept_errors_total", "Connections that could not be accepted, by error.", "error", bound=len(ACCEPT_ERRORS))
+PROXY_PROTOCOL_ERRORS: Final = _counter("obsserve_proxy_protocol_errors_total", "Connections of trusted peers that were closed because of their PROXY protocol header, by reason.", "reason", bound=len(PROXY_PROTOCOL_FAULTS))
+FORWARDED_UNTRUSTED: Final = _counter("obsserve_forwarded_untrusted_total", "Requests whose forwarding headers were ignored because of who sent them.")
 LISTENER_BACKLOG: Final = _gauge("obsserve_listener_backlog_connections", "Connections that the kernel holds until they are accepted.", "listener", bound=_LISTENERS)
 LIMIT: Final = _gauge("obsserve_limit", "The configured limits; usage divided by limit is saturation.", "limit", bound=len(LIMITS))
 # Runtime
@@ -235,6 +238,7 @@ LABEL_VALUES: Final[dict[tuple[Metric, str], tuple[str, ...]]] = {
     (CLOSED_WHILE_ACTIVE, "side"): ("local", "remote"),
     (ACCEPT_FAILURES, "error"): ACCEPT_ERRORS,
     (LIMIT, "limit"): LIMITS,
+    (PROXY_PROTOCOL_ERRORS, "reason"): PROXY_PROTOCOL_FAULTS,
     (WEBSOCKET_HANDSHAKES, "result"): HANDSHAKE_RESULTS,
     (WEBSOCKET_MESSAGES, "direction"): DIRECTIONS,
     (WEBSOCKET_MESSAGES, "type"): MESSAGE_TYPES,

@@ -40,7 +40,17 @@ each bucket and three more.
 
 _CHAPTERS: Final = (
     ("HTTP", ("http_server_", "obsserve_http_", "obsserve_drain_")),
-    ("Connections", ("obsserve_connection", "obsserve_accept_", "obsserve_listener_", "obsserve_limit")),
+    (
+        "Connections",
+        (
+            "obsserve_connection",
+            "obsserve_accept_",
+            "obsserve_proxy_",
+            "obsserve_forwarded_",
+            "obsserve_listener_",
+            "obsserve_limit",
+        ),
+    ),
     ("WebSockets", ("obsserve_websocket_",)),
     ("Runtime", ("obsserve_event_loop_", "obsserve_gc_", "python_", "process_")),
     (
