@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-units versions full lint type docs bench clean
+.PHONY: run test test-units versions full lint type docs dashboards bench clean
 
 run: $(VENV)/.installed  ## serve the demo application, with metrics
 	$(BIN)/obsserve obsserve.demo:app --metrics-port 9100
@@ -32,6 +32,9 @@ type: $(VENV)/.installed-test
 docs: $(VENV)/.installed  ## write the generated pages
 	$(BIN)/python -m obsserve.options > docs/configuration.md
 	$(BIN)/python -m obsserve.telemetry.catalogue > docs/telemetry.md
+
+dashboards: $(VENV)/.installed-test  ## write dashboards, rules and alerts anew from dashboards/src
+	$(BIN)/python -m dashboards.src
 
 bench: $(VENV)/.installed-bench  ## SUITE=hello, post, stream, pipeline, fastapi, latency, idle, startup
 	$(BIN)/python -m loadtests.bench $(or $(SUITE),hello)
