@@ -309,6 +309,16 @@ def test_help_imports_none_of_the_servers_parts():
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
+def test_the_server_imports_only_the_parser_that_it_uses():
+    pytest.importorskip("httptools")
+    program = (
+        "import sys\nimport obsserve.server.server\nfrom obsserve.http.parser import parser_class\n"
+        "parser_class('auto')\nassert 'h11' not in sys.modules\n"
+        "assert parser_class('h11').__name__ == 'H11Parser'\nassert 'h11' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
 def _is_there(module):
     return importlib.util.find_spec(module) is not None
 

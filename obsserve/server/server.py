@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -224,8 +225,8 @@ class Server:
     async def on_tick(self, counter: int) -> bool:  # noqa: ARG002 - overridden by users who count
         """Return whether to stop; called ten times a second, and made to be overridden."""
         notify = self.config.callback_notify
-        if notify is not None and perf_counter() - self.last_notified > self.config.timeout_notify:
-            self.last_notified = perf_counter()
+        if notify is not None and time.time() - self.last_notified > self.config.timeout_notify:
+            self.last_notified = time.time()
             await notify()
         return self.should_exit
 

@@ -252,11 +252,6 @@ class Metrics:
         """Count a request whose forwarding headers are not believed."""
         self._slots[self._forwarded_untrusted] += 1.0
 
-    def accept_failed(self, error: OSError) -> None:
-        """Count a connection that could not be accepted."""
-        name = errno.errorcode.get(error.errno or 0, "").lower()
-        self._connections.accept_failures.add(1.0, name if name in catalogue.ACCEPT_ERRORS else "other")
-
     def proxy_protocol_failed(self, reason: str) -> None:
         """Count a connection without a good PROXY protocol header, by a reason from the catalogue."""
         self._connections.proxy_protocol_errors.add(1.0, reason)

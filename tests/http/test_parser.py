@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from obsserve.http.parser import METHODS, H11Parser, UpgradeOffered, parser_class
+from obsserve.http.h11parser import H11Parser
+from obsserve.http.parser import METHODS, UpgradeOffered, parser_class
 
 
 class Events:
