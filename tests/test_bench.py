@@ -475,6 +475,7 @@ def test_json_holds_every_sample_and_verdict():
 
 def test_readings_below_the_busy_mark_are_no_throughput(monkeypatch, tmp_path):
     class Half:
+        collector = None
         server = SERVERS["uvicorn"]
         seconds = iter([1.0, 2.6])
 
@@ -490,3 +491,35 @@ def test_readings_below_the_busy_mark_are_no_throughput(monkeypatch, tmp_path):
     assert reading.values["cpu"] == pytest.approx(1600.0)
     assert reading.values["busy"] == pytest.approx(0.8)
     assert reading.unusable == {"throughput"}
+
+
+class TestSpans:
+    def test_a_collector_counts(self):
+        pytest.importorskip("opentelemetry.exporter.otlp.proto.grpc")
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+        from loadtests.bench.sink import SpanCounter
+
+        collector = SpanCounter()
+        provider = TracerProvider(shutdown_on_exit=False)
+        exporter = OTLPSpanExporter(endpoint=f"http://127.0.0.1:{collector.port}")
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        try:
+            for _ in range(3):
+                provider.get_tracer("bench").start_span("x").end()
+            assert collector.spans == 3
+        finally:
+            provider.shutdown()
+            collector.close()
+
+    @pytest.mark.parametrize(("found", "share", "wrong"), [
+        (1000, 1.0, False), (1064, 1.0, False), (999, 1.0, True), (1065, 1.0, True),
+        (10, 0.01, False), (0, 0.01, False), (200, 0.01, True),
+    ])  # fmt: skip
+    def test_they_are_as_many_as_the_requests(self, found, share, wrong):
+        assert bool(meters.unaccounted_spans(found, 1000, 64, share)) is wrong
+
+    def test_too_few_of_a_sample(self):
+        assert meters.unaccounted_spans(0, 100_000, 64, 0.01)

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import load, proc
-from .servers import BenchError, Case, Running, Server, started
+from .failure import BenchError
+from .servers import Case, Running, Server, started
+from .sink import SpanCounter
 
 BUSY = 0.9  # of its core, below which the generator and not the server was the limit
 SETTLE_SECONDS = 0.2  # longer than the 0.1 s within which an access log is to be flushed
 LINES_SECONDS = 5.0
+SPANS_SECONDS, SPANS_STILL_SECONDS = 10.0, 0.5
+SIGMAS = 6
 RATE = 5000  # requests a second
 RATE_KEPT = 0.95  # of the rate, below which the latencies are of another load
 WARM_CONNECTIONS, IDLE_CONNECTIONS = 100, 2000
@@ -59,12 +63,35 @@ def wait_for_lines(running: Running, expected: int) -> int:
     return count
 
 
+def unaccounted_spans(found: int, requests: int, in_flight: int, share: float) -> list[str]:
+    """Return what is wrong with the number of spans that the collector got; a sample of them is a random number."""
+    if share == 1.0:
+        return unaccounted("spans at the collector", found, requests, in_flight)
+    expected = requests * share
+    spread = SIGMAS * (expected * (1 - share)) ** 0.5 + in_flight
+    return [] if abs(found - expected) <= spread else [f"{found} spans at the collector, not {expected:.0f}"]
+
+
+def wait_for_spans(collector: SpanCounter, expected: float) -> int:
+    """Return the count of spans once it is reached and stays."""
+    deadline = time.monotonic() + SPANS_SECONDS
+    count, since = collector.spans, time.monotonic()
+    while time.monotonic() < deadline:
+        time.sleep(SETTLE_SECONDS)
+        if collector.spans != count:
+            count, since = collector.spans, time.monotonic()
+        elif count >= expected and time.monotonic() - since > SPANS_STILL_SECONDS:
+            break
+    return count
+
+
 def under_full_load(running: Running, case: Case, place: Place) -> Reading:
     """CPU of a request and requests a second, with as much load as the server takes."""
     server = running.server
     if server.logs_lines:
         running.forget_lines()
     counted = running.counted_requests() if server.counts_requests else 0
+    spans = running.collector.spans if running.collector is not None else 0
     before = running.cpu_seconds()
     done = load.full_load(running, case, place.seconds)
     time.sleep(SETTLE_SECONDS)  # what a server does late, such as writing its log, is its work all the same
@@ -77,6 +104,9 @@ def under_full_load(running: Running, case: Case, place: Place) -> Reading:
     if server.counts_requests:
         counted = running.counted_requests() - counted
         problems += unaccounted("requests in /metrics", counted, done.requests, case.in_flight)
+    if running.collector is not None:
+        arrived = wait_for_spans(running.collector, spans + done.requests * server.sampled) - spans
+        problems += unaccounted_spans(arrived, done.requests, case.in_flight, server.sampled)
     if problems:
         problems.append(f"its last words: {running.last_words()}")
     busy = cpu / done.seconds

@@ -15,15 +15,13 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from . import proc
+from .failure import BenchError
+from .sink import SpanCounter
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 READY_SECONDS = 60.0
 END_SECONDS = 8.0
-
-
-class BenchError(Exception):
-    """What stops a run, in one line."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,8 @@ class Server:
     environment: Mapping[str, str] = field(default_factory=dict)
     logs_lines: bool = False  # each request is a line of its standard output
     counts_requests: bool = False  # each request is in its /metrics
+    sampled: float = 0.0  # the share of requests whose span arrives at a collector
+    app: str = ""  # instead of the suite's
 
 
 UVICORN = "-m uvicorn {app} --host 127.0.0.1 --port {port} --loop uvloop --http httptools"
@@ -71,6 +71,16 @@ GRANIAN = (
     " --backpressure 4096"  # its default lets 1,024 connections in; idle holds more
 )
 OBSSERVE = "-m obsserve {app} --host 127.0.0.1 --port {port}"
+EVERYTHING = f"{OBSSERVE} --metrics-port {{metrics_port}} --log-format json"
+ASSEMBLED = "loadtests.bench.assembled:app"
+# As much as a server can do is more than any queue of 2,048 spans is made for: both sides get a longer one,
+# and send what is no full batch soon, so that each slice can be checked.
+QUEUE = {"OTEL_BSP_MAX_QUEUE_SIZE": "65536", "OTEL_BSP_SCHEDULE_DELAY": "200"}
+ONE_IN_A_HUNDRED = {
+    **QUEUE,
+    "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+    "OTEL_TRACES_SAMPLER_ARG": "0.01",
+}
 
 SERVERS = {
     server.name: server
@@ -92,6 +102,26 @@ SERVERS = {
             "obsserve",
             logs_lines=True,
             counts_requests=True,
+        ),
+        Server("obsserve-1%", EVERYTHING, "obsserve", ONE_IN_A_HUNDRED, True, True, sampled=0.01),
+        Server("obsserve-100%", EVERYTHING, "obsserve", QUEUE, True, True, sampled=1.0),
+        Server(
+            "assembled-1%",
+            f"{UVICORN} --no-access-log",
+            "starlette_exporter",
+            ONE_IN_A_HUNDRED,
+            True,
+            sampled=0.01,
+            app=ASSEMBLED,
+        ),
+        Server(
+            "assembled-100%",
+            f"{UVICORN} --no-access-log",
+            "starlette_exporter",
+            QUEUE,
+            True,
+            sampled=1.0,
+            app=ASSEMBLED,
         ),
     )
 }
@@ -123,6 +153,7 @@ class Running:
     output: Path
     errors: Path
     began: float  # time.monotonic() at its command
+    collector: SpanCounter | None = None
 
     @property
     def pid(self) -> int:
@@ -201,24 +232,30 @@ def started(
     """Start a server on one core, and end it and all its children, whatever happens meanwhile."""
     require_package(server.package)
     port, metrics_port = free_ports(2)
+    collector = SpanCounter() if server.sampled else None
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **server.environment}
+    if collector is not None:
+        environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{HOST}:{collector.port}"
     output, errors = directory / f"{server.name}.out", directory / f"{server.name}.err"
     with output.open("ab") as out, errors.open("wb") as err:
         # Appending: only then may the file be emptied under the writer.
         began = time.monotonic()
         process = subprocess.Popen(
-            [*prefix, *command_of(server, app, port, metrics_port)],
+            [*prefix, *command_of(server, server.app or app, port, metrics_port)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **server.environment},
+            env=environment,
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509 - no threads here
             start_new_session=True,  # Ctrl-C is for the harness, which then ends the servers in order
         )
     try:
-        yield Running(server, process, port, metrics_port, output, errors, began)
+        yield Running(server, process, port, metrics_port, output, errors, began, collector)
     finally:
         end(process)
+        if collector is not None:
+            collector.close()
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -11,6 +11,7 @@ from .servers import Case, Running, Server
 
 REFERENCE = "uvicorn"
 OFF, METRICS, METRICS_LOG = "obsserve-off", "obsserve-metrics", "obsserve-metrics-log"
+ONE_PERCENT, EVERYTHING = "obsserve-1%", "obsserve-100%"
 OBSSERVE = (OFF, METRICS, METRICS_LOG)
 TWINS = (REFERENCE, "uvicorn-again")
 PAIR = Pair(*TWINS)
@@ -74,6 +75,22 @@ SUITES = {
             ),
             standing=meters.under_full_load,
             programs=("wrk",),
+        ),
+        Suite(
+            "otlp",
+            "everything on: metrics, a JSON line for each request to a file, 1 % and 100 % of spans to a collector",
+            "loadtests.bench.apps:hello",
+            (GET_HELLO,),
+            (*TWINS, "granian", ONE_PERCENT, EVERYTHING, "assembled-1%", "assembled-100%"),
+            UNDER_LOAD,
+            (
+                Gate(ONE_PERCENT, "cpu", 0.85),
+                Gate(EVERYTHING, "cpu", 1.0),
+                Gate(EVERYTHING, "cpu", 0.1, against="assembled-100%"),
+            ),
+            standing=meters.under_full_load,
+            programs=("wrk",),
+            packages=("opentelemetry", "structlog", "orjson"),
         ),
         Suite(
             "post",
