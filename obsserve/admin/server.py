@@ -97,6 +97,12 @@ class AdminServer:
         self._thread.start()
         self._serving.wait(DEADLINE)
 
+    def abandon(self) -> None:
+        """In a forked child: let go of the port, which stays the parent's."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
     def stop(self, timeout: float = 2.0) -> None:
         """Stop serving and close the port; waits at most `timeout` seconds for the thread."""
         loop, stopping = self._loop, self._stopping

@@ -183,9 +183,10 @@ class Observation:
         from obsserve.telemetry.logsink import descriptor_of  # noqa: PLC0415
 
         assert self._lag is not None
+        lines_to = None if self._seat is None else self._seat.access_log_fd
         self._access = AccessOutput(
             self._settings,
-            stdout=descriptor_of(sys.stdout),
+            stdout=descriptor_of(sys.stdout) if lines_to is None else lines_to,
             clock=self._clock,
             lag=self._lag,
             counters=self._counters,

@@ -17,8 +17,10 @@ class Seat:
         cells: the region to count in, which that process reads; None when there are no metrics.
         worker: the slot, from 0: the label of what is counted for each worker.
         service_instance_id: one for all workers of a server, because they are one target of Prometheus.
+        access_log_fd: where access lines go instead of standard output.
     """
 
     cells: Cells | None
     worker: int
     service_instance_id: str
+    access_log_fd: int | None = None

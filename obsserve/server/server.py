@@ -140,6 +140,7 @@ class Server:
         try:
             await self.lifespan.startup()
         except LifespanFailedError as failure:
+            self._startup_failed()
             observation.lifespan_finished(
                 "startup", perf_counter() - began, failed=True, exception=failure.cause
             )
@@ -305,6 +306,9 @@ class Server:
         began = perf_counter()
         stopped = await self.lifespan.shutdown(seconds)
         self._observation.lifespan_finished("shutdown", perf_counter() - began, failed=not stopped)
+
+    def _startup_failed(self) -> None:
+        """Nothing by default; of several workers that fail alike, one tells why."""
 
     def _report_lifespan(self, message: str, cause: BaseException | None) -> None:
         self._log.error("lifespan.failed", message=message, exc_info=cause)

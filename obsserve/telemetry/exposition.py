@@ -205,6 +205,8 @@ class Exposition:
         sources: called at each scrape for figures that are in no region: metric name, label values, value.
         base: what processes that are gone had counted.
 
+    Whoever changes the readers or the base holds `lock` meanwhile, as a scrape does.
+
     """
 
     def __init__(
@@ -213,7 +215,7 @@ class Exposition:
         self._readers = readers
         self._sources = tuple(sources)
         self._base = Base() if base is None else base
-        self._turn = threading.Lock()
+        self._turn = self.lock = threading.Lock()
         self._prefixes: dict[tuple[str, Labels | None], tuple[str, ...]] = {}
         self._headers: dict[tuple[str, str], str] = {}
         self._scrapes = {"text": 0, "openmetrics": 0}

@@ -1,0 +1,159 @@
+"""gunicorn itself, with the shipped configuration: two workers, reload, recycling, one metrics port."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+CONF = Path(__file__).parents[2] / "deploy/gunicorn/gunicorn.conf.py"
+APP = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def failing(scope, receive, send):
+    raise ValueError("cannot start") if scope["type"] == "lifespan" and await receive() else RuntimeError
+"""
+
+
+def wait_for(condition, what, deadline=30.0):
+    end = time.monotonic() + deadline
+    while not (value := condition()):
+        assert time.monotonic() < end, f"{what} did not happen within {deadline} s"
+        time.sleep(0.05)
+    return value
+
+
+class Gunicorn:
+    def __init__(self, folder, *arguments, app="served:app"):
+        (folder / "served.py").write_text(APP)
+        (folder / "broken.py").write_text("raise ValueError('broken on purpose')\n")
+        self.out, self.err = folder / "out", folder / "err"
+        environment = {
+            **os.environ,
+            "BIND": "127.0.0.1:0",
+            "OBSSERVE_METRICS_PORT": "0",
+            "HOME": str(folder),
+            "XDG_RUNTIME_DIR": str(folder),
+        }
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", *arguments, app],
+                cwd=folder, env=environment, stdout=out, stderr=err,
+            )  # fmt: skip
+
+    def found(self, pattern):
+        def look():
+            assert self.process.poll() is None, self.err.read_text()
+            return re.search(pattern, self.err.read_text())
+
+        return wait_for(look, pattern).group(1)
+
+    def started(self):
+        self.url = self.found(r"Listening at: (http://\S+)")
+        self.metrics_url = self.found(r"Metrics on (http://\S+)")
+        wait_for(lambda: self.value("obsserve_ready") == 1.0, "readiness")
+        return self
+
+    def value(self, name):
+        text = httpx.get(self.metrics_url, timeout=10).text
+        values = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+        return sum(map(float, values))
+
+    def get(self, count):
+        for _ in range(count):
+            assert httpx.get(self.url).text == "ok"
+
+    def stop(self, sig=signal.SIGTERM):
+        self.process.send_signal(sig)
+        return self.process.wait(40)
+
+
+@pytest.fixture
+def gunicorn(tmp_path):
+    started = []
+
+    def start(*arguments, **options):
+        started.append(Gunicorn(tmp_path, *arguments, **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait(10)
+
+
+COUNT = "http_server_request_duration_seconds_count"
+
+
+def test_two_workers_with_the_shipped_configuration(gunicorn):
+    server = gunicorn("-c", str(CONF)).started()
+    server.get(20)
+    wait_for(lambda: server.value(COUNT) == 20, "20 counted")
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: server.value("obsserve_worker_restarts_total") == 2, "two workers replaced")
+    server.get(10)
+    wait_for(lambda: server.value(COUNT) == 30, "nothing lost with the old workers")
+    assert server.stop() == 0
+    lines = [json.loads(line) for line in server.out.read_text().splitlines()]
+    assert len([line for line in lines if line["event"] == "http.request"]) == 30
+    assert {line["worker"] for line in lines} <= {0, 1}
+    assert "Traceback" not in server.err.read_text()
+
+
+def test_a_killed_workers_counts_stay(gunicorn):
+    server = gunicorn("-c", str(CONF), "-w", "1").started()
+    server.get(5)
+    wait_for(lambda: server.value(COUNT) == 5, "5 counted")
+    os.kill(int(server.found(r"Booting worker with pid: (\d+)")), signal.SIGKILL)
+    wait_for(lambda: server.value("obsserve_worker_restarts_total") == 1, "the death noticed")
+    server.get(3)
+    wait_for(lambda: server.value(COUNT) == 8, "8 counted")
+    assert server.stop() == 0
+
+
+def test_max_requests(gunicorn):
+    server = gunicorn("-c", str(CONF), "-w", "1", "--max-requests", "5").started()
+    server.get(5)
+    wait_for(lambda: server.value("obsserve_worker_restarts_total") == 1, "the worker recycled")
+    server.get(1)
+    wait_for(lambda: server.value(COUNT) == 6, "counted over both")
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("app", ["broken:app", "served:failing"])
+def test_an_application_that_cannot_start(gunicorn, app):
+    server = gunicorn("-c", str(CONF), app=app)
+    assert server.process.wait(30) == 3
+    said = server.err.read_text()
+    assert said.count("Traceback (most recent call last)") == 1, said
+    assert len(re.findall("Booting worker", said)) <= 4  # no endless respawn
+
+
+def test_without_the_hooks_it_says_how_to_get_metrics(gunicorn, tmp_path):
+    log = tmp_path / "access.log"
+    server = gunicorn(
+        "-k", "obsserve.workers.ObsserveH11Worker", "-b", "127.0.0.1:0", "--access-logfile", str(log)
+    )
+    server.url = server.found(r"Listening at: (http://\S+)")
+    assert server.found("(from obsserve.gunicorn import)")
+    server.get(1)
+    assert server.stop() == 0
+    assert json.loads(log.read_text())["http_response_status_code"] == 200
