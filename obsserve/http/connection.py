@@ -217,7 +217,7 @@ class Connection(Intake):
             if server.forwarding.seen(exchange.fields):
                 read_forwarded(exchange)
             self._announce(exchange)
-            self._identify(exchange)
+            exchange.identify()
             exchange.answer_and_end(exchange.refusal)
             return
         server.active += 1
@@ -229,7 +229,7 @@ class Connection(Intake):
             self._announce(exchange)
             exchange.context = None  # an observer may have put the exchange into it: leave no cycle
         if server.request_id_header is not None:
-            self._identify(exchange)
+            exchange.identify()
         exchange.task = task = server.loop.create_task(exchange.run(), context=context)
         if not exchange.app_started or not task.done():  # an eager task may have run to its end
             server.tasks.add(task)
@@ -242,13 +242,6 @@ class Connection(Intake):
                 hooks.exchange_started(exchange)
             except Exception as fault:  # noqa: BLE001 - a fault in telemetry never touches a response
                 hooks.failed("exchange_started", fault)
-
-    def _identify(self, exchange: Exchange) -> None:
-        """Send the request's id back, where there is something to find with it or somebody asked."""
-        server = self.server
-        name = server.request_id_header
-        if name is not None and (server.has_request_ids or name in exchange.fields):
-            exchange.id_line = b"%b: %b\r\n" % (name, exchange.request_id.encode("ascii"))
 
     def hand_over(self, successor: Successor, exchange: Exchange) -> None:
         """Let another protocol have the transport; this connection stays its record.

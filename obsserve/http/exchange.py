@@ -157,6 +157,12 @@ class Exchange(Record):
     async def run(self) -> None:
         """Run the application for this request; the body of the request's task."""
         server = self.connection.server
+        running = server.hooks.exchange_running
+        if running is not None:
+            try:
+                running(self)
+            except Exception as fault:  # noqa: BLE001 - a fault in telemetry never touches a request
+                server.hooks.failed("exchange_running", fault)
         self.app_started = perf_counter()
         try:
             result = await server.app(self.scope, self.receive, self.send)
@@ -231,7 +237,7 @@ class Exchange(Record):
                 ):
                     head = self._head
                     if self.id_line and not head.identified:
-                        data = b"%b%b\r\n%b" % (head.complete[:-2], self.id_line, body)
+                        data = b"".join((head.open, self.id_line, b"\r\n", body))
                     else:
                         data = head.complete + body
                     self.phase = DONE
@@ -518,3 +524,23 @@ class Exchange(Record):
     def delimited_by_close(self) -> bool:
         """Whether only the end of the connection ends the response's body."""
         return bool(self.first_byte) and self._framing == CLOSE
+
+
+def _share_keys() -> None:
+    """Set what every request sets, first and in one go.
+
+    CPython keeps the first thirty names that a class's instances ever set inside the instance; a further one
+    gives it a dict of its own, and every access to it is slower from then on.
+    """
+    first = Exchange.__new__(Exchange)
+    for name in (
+        *("connection", "connection_request", "began", "request_headers", "fields", "head_done", "method"),
+        *("parts", "started", "scope", "context", "announced", "_request_id", "id_line", "task", "route"),
+        *("request_size", "body_complete", "body_done", "app_started", "_head", "status"),
+        *("response_headers", "response_started", "phase", "response_body_size", "response_size"),
+        *("first_byte", "ending", "ended"),
+    ):
+        setattr(first, name, None)
+
+
+_share_keys()

@@ -222,8 +222,8 @@ def connection_options(value: bytes) -> list[bytes]:
 class ResponseHead:
     """A serialised response head without its framing field and final empty line.
 
-    `complete` is the whole head for an ordinary response of the announced length; `complete_length` is that
-    length, None when there is no such response. `content_length` is what the application announced, None
+    `complete` is the whole head for an ordinary response of the announced length, `open` the same without the
+    empty line at its end; `complete_length` is that length, None when there is no such response. `content_length` is what the application announced, None
     when it left that to the server. `close`: the application asked for the connection to be closed.
     `identified`: it carries the request's id, put there by the application.
     """
@@ -232,6 +232,7 @@ class ResponseHead:
     headers: tuple[Header, ...]
     start: bytes
     complete: bytes
+    open: bytes
     complete_length: int | None
     content_length: int | None
     close: bool
@@ -311,14 +312,15 @@ def serialise_head(
     if forbids_length(status):
         content_length = None
     joined = b"".join(start + lines)
-    complete = b"%bcontent-length: %d\r\n\r\n" % (joined, content_length or 0)
+    unended = b"%bcontent-length: %d\r\n" % (joined, content_length or 0)
     # A 304 tells the length of a body that it does not have.
     complete_length = None if has_no_body("GET", status) else content_length
     return ResponseHead(
         status=status,
         headers=tuple((name, value) for name, value in headers),
         start=joined,
-        complete=complete,
+        complete=unended + b"\r\n",
+        open=unended,
         complete_length=complete_length,
         content_length=content_length,
         close=close,

@@ -23,13 +23,27 @@ if TYPE_CHECKING:
 
 # What may stand in logs and headers as it is.
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-# Random ids of 128 bits, drawn by the hundred: one at a time costs three times as much.
-_request_ids: list[str] = []
 
 
-def _draw_request_ids() -> list[str]:
-    digits = os.urandom(16 * 128).hex()
-    return [digits[start : start + 32] for start in range(0, len(digits), 32)]
+class RequestIds(list[tuple[str, bytes]]):
+    """Random ids of 128 bits, each with the line that sends it back; drawn by the hundred, which costs a third.
+
+    Args:
+        name: the response's field for it, None for no line.
+    """
+
+    def __init__(self, name: bytes | None = None) -> None:
+        super().__init__()
+        self._line = b"" if name is None else name + b": %b\r\n"
+
+    def draw(self) -> tuple[str, bytes]:
+        """Return an id that nobody has, and its line."""
+        if not self:
+            digits = os.urandom(16 * 128).hex()
+            ids = [digits[start : start + 32] for start in range(0, len(digits), 32)]
+            line = self._line
+            self.extend((drawn, line and line % drawn.encode("ascii")) for drawn in ids)
+        return self.pop()
 
 
 class Record:
@@ -83,8 +97,18 @@ class Record:
     @property
     def request_id(self) -> str:
         if self._request_id is None:
-            self._request_id = self._given_id() or self._drawn_id()
+            self._request_id = self._given_id() or self.connection.server.request_ids.draw()[0]
         return self._request_id
+
+    def identify(self) -> None:
+        """Send the request's id back, where there is something to find with it or somebody asked."""
+        server = self.connection.server
+        name = server.request_id_header
+        if name in self.fields or self.trace is not None or self._request_id is not None:
+            if name is not None and (server.has_request_ids or name in self.fields):
+                self.id_line = b"%b: %b\r\n" % (name, self.request_id.encode("ascii"))
+        elif server.has_request_ids:
+            self._request_id, self.id_line = server.request_ids.draw()
 
     def _given_id(self) -> str | None:
         """Return the id that a trusted peer sent, else that of the trace."""
@@ -94,12 +118,6 @@ class Record:
             if _REQUEST_ID.fullmatch(given):
                 return given
         return self.trace.trace_id_hex if self.trace is not None else None
-
-    @staticmethod
-    def _drawn_id() -> str:
-        if not _request_ids:
-            _request_ids.extend(_draw_request_ids())
-        return _request_ids.pop()
 
     @property
     def raw_path(self) -> bytes:

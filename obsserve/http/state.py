@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from obsserve.http.flow import HeldHeads
 from obsserve.http.forwarded import Forwarding, TrustedPeers
 from obsserve.http.head import HeadCache, HostCache, TargetCache
+from obsserve.http.record import RequestIds
 
 if TYPE_CHECKING:
     import asyncio
@@ -93,6 +94,7 @@ class ServerState:
         self.sends_date = settings.date_header
         header = settings.request_id_header
         self.request_id_header = header.encode() if header is not None else None
+        self.request_ids = RequestIds(self.request_id_header)
         # Whether something is to be found with a request's id, so that each response carries it.
         self.has_request_ids = settings.access_log
         self.date = b""

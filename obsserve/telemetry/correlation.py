@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from obsserve.telemetry.observer import ExchangeView
 
 _current: contextvars.ContextVar[ExchangeView | None] = contextvars.ContextVar(
@@ -70,14 +72,10 @@ class Correlation:
     """
 
     def __init__(self, *, bind_structlog: bool) -> None:
-        self._bind = _bind_all if bind_structlog else _current.set
+        # In the request's own context: setting a variable there costs a third of `context.run`.
+        self.exchange_running: Callable[[Any], object] = _bind_all if bind_structlog else _current.set
         if logging.getLogRecordFactory() is logging.LogRecord:
             logging.setLogRecordFactory(CorrelatedLogRecord)
-
-    def exchange_started(self, view: Any) -> None:
-        context = view.context
-        if context is not None:
-            context.run(self._bind, view)
 
 
 def _bind_all(view: ExchangeView) -> None:

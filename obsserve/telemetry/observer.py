@@ -332,6 +332,7 @@ class Observer(Protocol):
 
     connection_opened(connection), connection_closed(connection): once each for every connection.
     exchange_started(exchange): before the application runs, also for a refused request.
+    exchange_running(exchange): in the request's own task and context, just before the application.
     exchange_ended(exchange): exactly once for each exchange, after `exchange_started`.
     session_started(session), session_ended(session): once each for every WebSocket that was accepted.
     ping_answered(seconds): the round-trip time of a WebSocket ping.
@@ -348,6 +349,7 @@ HOOKS = (
     "connection_opened",
     "connection_closed",
     "exchange_started",
+    "exchange_running",
     "exchange_ended",
     "session_started",
     "session_ended",
@@ -356,7 +358,7 @@ HOOKS = (
 
 # Called for each request: `try: hook(view)`, `except Exception as fault: hooks.failed(name, fault)` costs
 # less than one more call.
-GUARDED_BY_CALLER = frozenset(("exchange_started", "exchange_ended"))
+GUARDED_BY_CALLER = frozenset(("exchange_started", "exchange_running", "exchange_ended"))
 
 
 class Hooks:
@@ -372,6 +374,7 @@ class Hooks:
     connection_opened: ConnectionHook | None
     connection_closed: ConnectionHook | None
     exchange_started: ExchangeHook | None
+    exchange_running: ExchangeHook | None
     exchange_ended: ExchangeHook | None
     session_started: SessionHook | None
     session_ended: SessionHook | None

@@ -85,6 +85,12 @@ class Session:
         scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
         scope["subprotocols"] = offered_subprotocols(exchange.request_headers)
         scope["extensions"] = {"websocket.http.response": {}, **scope["extensions"]}
+        running = server.hooks.exchange_running
+        if running is not None:
+            try:
+                running(exchange)
+            except Exception as fault:  # noqa: BLE001 - a fault in telemetry never touches a request
+                server.hooks.failed("exchange_running", fault)
         exchange.app_started = perf_counter()
         try:
             result = await server.app(scope, self.receive, self.send)
