@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 
 import pytest
 from wire import GET, HOST, Waiting, body, echo, hello, read_body, request, start
@@ -662,6 +663,34 @@ class TestObservation:
         site.state.hooks._compile()
         assert [response.status for response in site.client().send(GET, GET).responses()] == [200, 200]
         assert faults
+
+    def test_in_the_request_s_own_context(self, serve):
+        seen = []
+        variable = contextvars.ContextVar("variable", default=None)
+
+        async def app(scope, receive, send):
+            seen.append(variable.get())
+            await hello(scope, receive, send)
+
+        site = serve(app)
+        site.observer.exchange_running = variable.set
+        site.state.hooks._compile()
+        site.client().send(GET, GET + GET)
+        assert seen == site.observer.started
+        assert variable.get() is None
+
+    def test_that_fails_as_the_application_begins_leaves_the_response_alone(self, serve):
+        site = serve(hello)
+        faults = []
+        site.state.hooks._on_fault = lambda observer, hook, fault: faults.append(hook)
+
+        def broken(exchange):
+            raise RuntimeError("broken observer")
+
+        site.observer.exchange_running = broken
+        site.state.hooks._compile()
+        assert [response.status for response in site.client().send(GET, GET).responses()] == [200, 200]
+        assert faults == ["exchange_running"]
 
 
 async def closing(scope, receive, send):
