@@ -20,7 +20,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
 from obsserve import options
-from obsserve.errors import ConfigError, StartupError
+from obsserve.errors import ConfigError, Problem, StartupError
 from obsserve.server.seat import Seat
 from obsserve.server.server import Server
 from obsserve.settings import OPTIONS
@@ -85,6 +85,14 @@ def worker_config(cfg: Any, given: dict[str, Any], app: Any = "gunicorn:app") ->
         is_given = setting.get() != setting.default
         if is_given or (name in _SAME_MEANING and option not in values):
             values[option], origins[option] = _value(setting.get()), f"gunicorn's {name}"
+    if cfg.is_ssl and "ssl_certfile" not in OPTIONS:
+        raise ConfigError(
+            [
+                Problem(
+                    "certfile", "this version does not speak TLS", "let a proxy do it", "gunicorn's certfile"
+                )
+            ]
+        )
     values["access_log"] = cfg.accesslog is not None
     budget = cfg.graceful_timeout - min(LAST_SECONDS, cfg.graceful_timeout / 4)
     values["timeout_graceful_shutdown"] = budget

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,7 +35,7 @@ from obsserve.websocket.connection import WebSocketConnection, WebSocketOptions
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from obsserve.config import Config
@@ -196,10 +197,20 @@ class Server:
                 return ProxyHeader(state, connection, self._reporter.proxy_protocol_failed)
 
             if sock.family.name == "AF_UNIX":
-                server = await loop.create_unix_server(accept, sock=sock, backlog=backlog)
+                server = await self._listen_unix(accept, sock)
             else:
                 server = await loop.create_server(accept, sock=sock, backlog=backlog)
             self.servers.append(server)
+
+    async def _listen_unix(self, accept: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> Any:
+        """Listen on a socket whose path stays when the listener closes: others may be listening on it."""
+        loop = asyncio.get_running_loop()
+        backlog = self._settings.backlog
+        if sys.version_info >= (3, 13):  # which else removes the path
+            keep: dict[str, Any] = {"cleanup_socket": False}
+            with suppress(TypeError):  # an older uvloop has no such argument, and removes nothing
+                return await loop.create_unix_server(accept, sock=sock, backlog=backlog, **keep)
+        return await loop.create_unix_server(accept, sock=sock, backlog=backlog)
 
     def _announce(self) -> None:
         for sock in self._sockets:

@@ -157,3 +157,35 @@ def test_without_the_hooks_it_says_how_to_get_metrics(gunicorn, tmp_path):
     server.get(1)
     assert server.stop() == 0
     assert json.loads(log.read_text())["http_response_status_code"] == 200
+
+
+@pytest.mark.parametrize("worker", ["ObsserveWorker", "ObsserveH11Worker"])
+def test_a_recycled_worker_leaves_the_unix_socket(gunicorn, tmp_path, worker):
+    path = tmp_path / "app.sock"
+    arguments = ("-k", f"obsserve.workers.{worker}", "-b", f"unix:{path}", "--max-requests", "1", "-w", "1")
+    server = gunicorn(*arguments)
+    server.found("(Listening at)")
+    for _ in range(3):
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path), retries=3)) as client:
+            assert client.get("http://app/", timeout=20).text == "ok"
+    assert wait_for(lambda: len(re.findall("Booting worker", server.err.read_text())) >= 3, "recycling")
+    assert path.exists()
+    assert server.stop() == 0
+
+
+def test_tls_is_refused_or_spoken_never_left_out(gunicorn, tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
+         "-keyout", key, "-out", certificate], check=True, capture_output=True, timeout=30,
+    )  # fmt: skip
+    server = gunicorn("-c", str(CONF), "--certfile", str(certificate), "--keyfile", str(key))
+    from obsserve.settings import OPTIONS
+
+    if "ssl_certfile" in OPTIONS:
+        port = server.found(r"Listening at: https?://127.0.0.1:(\d+)")
+        server.found(r"Metrics on (http://\S+)")
+        assert httpx.get(f"https://127.0.0.1:{port}", verify=False, timeout=20).text == "ok"
+    else:
+        assert server.process.wait(20) == 2
+        assert "does not speak TLS" in server.err.read_text()

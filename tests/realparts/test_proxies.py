@@ -163,7 +163,7 @@ def test_haproxy_and_caddy(run, proxy):
     check_through(port, [server])
 
 
-@pytest.mark.parametrize("program", ["supervisord"])
+@pytest.mark.parametrize("program", ["supervisord", "circusd"])
 def test_two_processes_on_one_socket(run, program):
     need(program, "pip install supervisor circus")
     port = free_port()
