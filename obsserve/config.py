@@ -108,7 +108,8 @@ class Config:
     @property
     def use_subprocess(self) -> bool:
         """Whether the application runs in another process than the one that listens."""
-        return False
+        settings = self.settings
+        return settings.workers > 1 or settings.supervise or settings.limit_max_requests is not None
 
     @property
     def encoded_headers(self) -> list[tuple[bytes, bytes]]:

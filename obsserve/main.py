@@ -63,6 +63,11 @@ def _serve(config: Config, *, process_ends: bool = False) -> None:
     """
     _ = config.settings  # everything that is wrong is told before anything happens
     config.configure_logging()
+    if config.use_subprocess:
+        from obsserve.server.supervisor import Supervisor  # noqa: PLC0415  (see __getattr__)
+
+        Supervisor(config).run()
+        return
     config.import_app()  # as uvicorn, before there is a loop; a module that is not there is the likeliest mistake
 
     from obsserve.server.server import Server  # noqa: PLC0415  (see __getattr__)

@@ -69,6 +69,7 @@ WEBSOCKETS = "WebSockets"
 LOGGING = "Logging"
 METRICS = "Metrics port"
 TRACING = "Tracing"
+WORKERS = "Workers"
 
 OFF = ("off", "none")
 
@@ -223,6 +224,15 @@ class Settings:
         help="Listen on a socket that is already open, by its file descriptor.")
     backlog: int = option(2048, group=LISTENING, check=whole(1), metavar="CONNECTIONS",
         help="How many connections may wait to be accepted.")
+
+    workers: int = option(1, group=WORKERS, check=whole(1), metavar="NUMBER", fallback_variable="WEB_CONCURRENCY",
+        help="Serve with this many processes, which a main process starts and replaces.")
+    supervise: bool = option(False, group=WORKERS, check=switch,
+        help="Have a main process look after a single worker too, so that SIGHUP replaces it.")
+    limit_max_requests: int | None = option(None, group=WORKERS, check=whole(1), metavar="REQUESTS", words_for_none=OFF,
+        help="Replace a worker that has served so many requests and WebSockets; its successor is ready first.")
+    limit_max_requests_jitter: int = option(0, group=WORKERS, check=whole(0), metavar="REQUESTS",
+        help="Add a random number of up to so many requests to limit_max_requests, for each worker.")
 
     http: str | type[Any] = option("auto", group=PROTOCOL, check=http_parser(get_args(HTTPParser)), choices=get_args(HTTPParser), metavar="auto|httptools|h11|MODULE:CLASS",
         help="The HTTP/1.1 parser; auto: httptools if installed, else h11. A protocol class written for uvicorn is served without telemetry.")

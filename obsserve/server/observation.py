@@ -141,7 +141,8 @@ class Observation:
             ("header_bytes", settings.limit_request_headers),
             ("body_bytes", settings.limit_request_body),
         ):
-            if value is not None:
+            # What is not a worker's own share is told by one of them: workers are summed.
+            if value is not None and (limit in ("concurrency", "connections") or self._worker == 0):
                 metrics.set_limit(limit, value)
         self._gc = GCWatch(self._cells, str(self._worker))
         lag = self._lag

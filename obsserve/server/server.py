@@ -67,6 +67,7 @@ class Server:
         self.lifespan: Lifespan
         self.last_notified = 0.0
         self.seat: Seat | None = None  # given by a process that looks after several
+        self.startup_failure: LifespanFailedError | None = None
         self._captured: list[int] = []
         self._structlog_adopted = False
         self._sockets: list[socket.socket] = []
@@ -115,7 +116,7 @@ class Server:
         self._observation = Observation(self._settings, self._log, self.seat)
         try:
             await self.startup(sockets)
-            if self.should_exit:
+            if not self.started:
                 return
             await self.main_loop()
             await self.shutdown()
@@ -145,7 +146,11 @@ class Server:
             observation.lifespan_finished(
                 "startup", perf_counter() - began, failed=True, exception=failure.cause
             )
-            self._log.error("lifespan.failed", message=f"{failure} The server stops.", exc_info=failure.cause)
+            self.startup_failure = failure
+            if self.seat is None:  # else whoever looks after this process tells it, once for all workers
+                self._log.error(
+                    "lifespan.failed", message=f"{failure} The server stops.", exc_info=failure.cause
+                )
             self.should_exit = True
             return
         observation.lifespan_finished("startup", perf_counter() - began)
@@ -156,7 +161,8 @@ class Server:
         await self._listen()
         self.started = True
         observation.serving(self.server_state, self._sockets)
-        self._announce()
+        if self.seat is None:
+            self._announce()
 
     def _shared_state(self, app: Any) -> ServerState:
         observation = self._observation
@@ -328,7 +334,7 @@ class Server:
         """Give back what the process holds, however serving ended."""
         for sock in self._sockets:
             sock.close()
-        if self._settings.uds is not None:
+        if self._settings.uds is not None and self.seat is None:
             listeners.remove_unix_path(self._settings.uds)
         self._observation.stop(LAST_MOMENT)
 

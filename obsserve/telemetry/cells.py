@@ -146,6 +146,19 @@ class Cells:
                 header[index] = number
         return cls(file, _Mapping(memory), None if path is None else Path(path))
 
+    @classmethod
+    def adopt(cls, file: int) -> Cells:
+        """Become the writer of an empty region that another process has made.
+
+        Arguments:
+            file: its descriptor, which is this object's from now on.
+
+        Raises:
+            ValueError: it is no region, or one of another version.
+
+        """
+        return cls(file, _Mapping(mmap.mmap(file, os.fstat(file).st_size)), None)
+
     def row(self, metric: str, labels: Labels, *, is_gauge: bool = False) -> int:
         """Publish a row and return its first slot; when the region is full, the metric's overflow row.
 
@@ -325,6 +338,15 @@ class CellsReader:
             with open(source, "rb") as file:  # noqa: PTH123 - an os.PathLike is enough
                 memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return cls(_Mapping(memory))
+
+    def value(self, slot: int) -> float:
+        """Return what one slot holds at this moment.
+
+        Raises:
+            ValueError: the region is closed.
+
+        """
+        return self._mapping.slots[slot]
 
     def rows(self) -> list[Row]:
         """Return every published row with its values at this moment."""

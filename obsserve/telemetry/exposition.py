@@ -31,18 +31,18 @@ from obsserve.telemetry.cells import (
     QUEUE_SUM,
     REQUEST_BYTES,
     RESPONSE_BYTES,
-    Base,
     duration_counts,
     first_byte_counts,
     keep_newest,
     queue_counts,
 )
+from obsserve.telemetry.regions import Regions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from obsserve.telemetry import cells
-    from obsserve.telemetry.cells import CellsReader, Labels, Row
+    from obsserve.telemetry.cells import Base, CellsReader, Labels, Row
 
     Figure = tuple[str, Labels, float]
     Source = Callable[[], Iterable[Figure]]
@@ -201,7 +201,7 @@ class Exposition:
     """Renders scrapes.
 
     Arguments:
-        readers: the regions of the living serving processes; read anew at each scrape.
+        readers: the regions of the serving processes; read anew at each scrape.
         sources: called at each scrape for figures that are in no region: metric name, label values, value.
         base: what processes that are gone had counted.
 
@@ -210,11 +210,13 @@ class Exposition:
     """
 
     def __init__(
-        self, readers: Collection[CellsReader], sources: Iterable[Source] = (), base: Base | None = None
+        self,
+        readers: Collection[CellsReader] | Regions,
+        sources: Iterable[Source] = (),
+        base: Base | None = None,
     ) -> None:
-        self._readers = readers
+        self._regions = readers if isinstance(readers, Regions) else Regions(readers, base)
         self._sources = tuple(sources)
-        self._base = Base() if base is None else base
         self._turn = self.lock = threading.Lock()
         self._prefixes: dict[tuple[str, Labels | None], tuple[str, ...]] = {}
         self._headers: dict[tuple[str, str], str] = {}
@@ -259,10 +261,10 @@ class Exposition:
 
     def _gather(self, app_series: int) -> list[_Family]:
         table = _Table()
-        for reader in self._readers:
-            table.add_rows(reader.rows())
+        living, gone = self._regions.rows()
+        table.add_rows(living)
         table.derive_gauges()
-        table.add_rows(self._base.rows())
+        table.add_rows(gone)
         for source in self._sources:
             try:
                 for name, labels, value in source():

@@ -44,12 +44,15 @@ DEFAULTS = {
     "h11_max_incomplete_event_size": None,
     "reset_contextvars": False,
     "factory": False,
+    "workers": 1,
+    "limit_max_requests": None,
+    "limit_max_requests_jitter": 0,
 }
 # uvicorn takes them from Python only, and so does obsserve.
 FROM_PYTHON_ONLY = {"timeout_notify": 30, "callback_notify": None}
 
 # Each with the reason for which it is not here.
-SUPERVISOR = "it belongs to the main process that starts and replaces workers, which does not exist yet"
+SUPERVISOR = "it belongs to a part of the main process that does not exist yet"
 TLS = "TLS is not served yet"
 ZTTP = "HTTP/2 in uvicorn is an experiment behind one parser, zttp, that obsserve does not use"
 MISSING = {
@@ -58,10 +61,7 @@ MISSING = {
     "reload_includes": SUPERVISOR,
     "reload_excludes": SUPERVISOR,
     "reload_delay": SUPERVISOR,
-    "workers": SUPERVISOR,
     "timeout_worker_healthcheck": SUPERVISOR,
-    "limit_max_requests": SUPERVISOR,
-    "limit_max_requests_jitter": SUPERVISOR,
     "ssl_keyfile": TLS,
     "ssl_certfile": TLS,
     "ssl_keyfile_password": TLS,

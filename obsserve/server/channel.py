@@ -1,0 +1,100 @@
+"""Worker and main process, talking: JSON objects, one a line, over a pair of sockets.
+
+A message is a word, its `type`, and fields. Whoever wants one registers for its type; a message that nobody
+wants is ignored, so that each side may be newer than the other. The worker reads on a thread, because its event
+loop may be blocked by the application; the main process reads on its event loop. The end of the stream says that
+the other side is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    Receiver = Callable[[dict[str, Any]], None]
+
+# The longest message: a worker's own metrics are the largest.
+MESSAGE_LIMIT: Final = 16 * 1024 * 1024
+
+
+class WorkerChannel:
+    """The worker's end; can be used from any thread.
+
+    Args:
+        sock: one of a pair of connected sockets.
+        lost: called on the reading thread when the main process is gone.
+    """
+
+    def __init__(self, sock: socket.socket, lost: Callable[[], None]) -> None:
+        self.receivers: dict[str, Receiver] = {}
+        self._socket = sock
+        self._lost = lost
+        self._lock = threading.Lock()
+        sock.settimeout(None)
+
+    def start(self) -> None:
+        """Begin to read, on a thread; receivers are called there."""
+        threading.Thread(target=self._read, name="obsserve-channel", daemon=True).start()
+
+    def send(self, type: str, **fields: Any) -> bool:  # noqa: A002 - the word of the message
+        """Send a message; return whether it went out."""
+        line = json.dumps({"type": type, **fields}).encode() + b"\n"
+        with self._lock:
+            try:
+                self._socket.sendall(line)
+            except OSError:
+                return False
+        return True
+
+    def _read(self) -> None:
+        with suppress(OSError, ValueError), self._socket.makefile("rb") as lines:
+            for line in lines:
+                message = json.loads(line)
+                receiver = self.receivers.get(message["type"])
+                if receiver is not None:
+                    receiver(message)
+        self._lost()
+
+
+class MainChannel:
+    """The main process's end of one worker's channel.
+
+    Args:
+        sock: one of a pair of connected sockets.
+        receive: called on the event loop with each message.
+    """
+
+    def __init__(self, sock: socket.socket, receive: Receiver) -> None:
+        self._socket = sock
+        self._receive = receive
+        self._writer: asyncio.StreamWriter | None = None
+        self._waiting: list[bytes] = []
+
+    async def read(self) -> None:
+        """Read until the worker is gone."""
+        reader, self._writer = await asyncio.open_connection(sock=self._socket, limit=MESSAGE_LIMIT)
+        self._writer.writelines(self._waiting)
+        self._waiting.clear()
+        try:
+            while line := await reader.readline():
+                with suppress(ValueError, KeyError):
+                    self._receive(json.loads(line))
+        except (OSError, ValueError):
+            pass
+        finally:
+            self._writer.close()
+
+    def send(self, type: str, **fields: Any) -> None:  # noqa: A002 - the word of the message
+        """Send a message, without waiting for it to be taken."""
+        line = json.dumps({"type": type, **fields}).encode() + b"\n"
+        if self._writer is None:
+            self._waiting.append(line)
+        elif not self._writer.is_closing():
+            self._writer.write(line)

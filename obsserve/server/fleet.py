@@ -1,0 +1,169 @@
+"""What the main process shows of its workers: the metrics port, the probes, the figures about processes.
+
+Owns the regions and the admin listener. It reads the workers' memory; no code of theirs runs for a scrape.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from obsserve.admin.app import AdminState
+from obsserve.admin.server import AdminServer
+from obsserve.http.parser import parser_class
+from obsserve.server.listeners import listener_name
+from obsserve.telemetry import catalogue, runtime
+from obsserve.telemetry.exposition import Exposition
+from obsserve.telemetry.regions import Regions
+from obsserve.version import __version__
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+    from obsserve.server.workerprocess import WorkerProcess
+    from obsserve.settings import Settings
+    from obsserve.telemetry.runtime import Sample
+
+
+class FleetState(AdminState):
+    """The probes' view: ready when at least one worker is."""
+
+    fleet: Fleet
+
+    def stalled_for(self) -> float:
+        """Return for how long the liveliest of the ready workers has been blocked, seconds."""
+        return min((self.fleet.silent_for(worker) for worker in self.fleet.ready()), default=0.0)
+
+    def unready_reasons(self) -> list[str]:
+        """Return why the server is not ready; empty when it is."""
+        reasons = super().unready_reasons()
+        if self.started and not self.fleet.ready():
+            reasons.append("no_ready_workers")
+        return reasons
+
+
+class Fleet:
+    """The workers as the metrics port shows them.
+
+    Args:
+        settings: the options.
+        loop: the name of the workers' event loop.
+        sockets: the bound sockets.
+    """
+
+    def __init__(self, settings: Settings, loop: str, sockets: list[socket.socket]) -> None:
+        self.workers: set[WorkerProcess] = set()
+        self.desired = settings.workers
+        self.regions = Regions()
+        self.restarts = dict.fromkeys(catalogue.RESTART_REASONS, 0)
+        self.reloads = dict.fromkeys(catalogue.RELOAD_RESULTS, 0)
+        self._reloaded_at = time.time()
+        self._reload_successful = True
+        self._max_stall = settings.ready_max_stall
+        self._cpu: dict[WorkerProcess, float] = {}
+        self._cpu_base: dict[str, float] = {}
+        self.state = state = FleetState(
+            livez_max_stall=settings.livez_max_stall, ready_max_stall=settings.ready_max_stall
+        )
+        state.fleet = self
+        self._listening = [(listener_name(sock), sock) for sock in sockets]
+        parser = parser_class(settings.http).__name__.removesuffix("Parser").lower()
+        build = runtime.build_info(__version__, loop, parser)
+        sources = (
+            runtime.ProcessFigures("main"),
+            self._processes,
+            self._figures,
+            runtime.python_info,
+            lambda: build,
+            runtime.readiness(state.is_ready),
+            lambda: runtime.listener_backlogs(self._listening),
+        )
+        self._admin: AdminServer | None = None
+        if settings.metrics_port is not None:
+            exposition = Exposition(self.regions, sources)
+            self._admin = AdminServer(settings.metrics_host, settings.metrics_port, state, exposition)
+            self._admin.bind()
+
+    def start(self) -> None:
+        """Serve the metrics port."""
+        if self._admin is not None:
+            self._admin.start()
+
+    def stop(self) -> None:
+        """Close the metrics port."""
+        if self._admin is not None:
+            self._admin.stop()
+
+    @property
+    def metrics_url(self) -> str | None:
+        """Where the metrics are, None when they are off."""
+        if self._admin is None:
+            return None
+        host, port = self._admin.address
+        return f"http://[{host}]:{port}/metrics" if ":" in host else f"http://{host}:{port}/metrics"
+
+    # --- workers come and go -----------------------------------------------------------------
+
+    def add(self, worker: WorkerProcess) -> None:
+        """Take a worker in that has just been started."""
+        self.workers.add(worker)
+        self.regions.add(worker, worker.reader)
+
+    def remove(self, worker: WorkerProcess) -> None:
+        """Keep what a worker that is gone had counted."""
+        self.workers.discard(worker)
+        slot = str(worker.slot)
+        self._cpu_base[slot] = self._cpu_base.get(slot, 0.0) + self._cpu.pop(worker, 0.0)
+        self.regions.fold(worker)
+
+    def reloaded(self, result: str) -> None:
+        """Count a replacement of all workers, by result."""
+        self.reloads[result] += 1
+        self._reload_successful = result == "success"
+        if self._reload_successful:
+            self._reloaded_at = time.time()
+
+    def ready(self) -> list[WorkerProcess]:
+        """Return the workers that serve."""
+        return [worker for worker in tuple(self.workers) if worker.state == "ready"]
+
+    def silent_for(self, worker: WorkerProcess) -> float:
+        """Return the seconds since the worker's event loop last turned."""
+        return max(time.time() - (worker.heartbeat() or worker.ready_at), 0.0)
+
+    # --- figures -----------------------------------------------------------------------------
+
+    def _processes(self) -> Iterator[Sample]:
+        cpu = dict(self._cpu_base)
+        for worker in tuple(self.workers):
+            slot = str(worker.slot)
+            for name, labels, value in runtime.ProcessFigures(slot, worker.pid)():
+                if name == catalogue.PROCESS_CPU.name:
+                    # The last that was seen is what stays when the process is gone: nothing goes backwards.
+                    self._cpu[worker] = value
+                elif worker.state != "draining":
+                    yield name, labels, value
+            cpu[slot] = cpu.get(slot, 0.0) + self._cpu.get(worker, 0.0)
+        for slot, seconds in cpu.items():
+            yield catalogue.PROCESS_CPU.name, (slot,), seconds
+
+    def _figures(self) -> Iterator[Sample]:
+        states = dict.fromkeys(catalogue.WORKER_STATES, 0)
+        for worker in tuple(self.workers):
+            silent = worker.state == "ready" and self.silent_for(worker) > self._max_stall
+            state: str = "unresponsive" if silent else worker.state
+            if state in states:
+                states[state] += 1
+            if worker.state == "ready":
+                yield catalogue.WORKER_PID.name, (str(worker.slot),), float(worker.pid)
+                yield catalogue.WORKER_START.name, (str(worker.slot),), worker.began
+        yield catalogue.WORKERS_DESIRED.name, (), float(self.desired)
+        for state, count in states.items():
+            yield catalogue.WORKERS.name, (state,), float(count)
+        for reason, count in self.restarts.items():
+            yield catalogue.WORKER_RESTARTS.name, (reason,), float(count)
+        for result, count in self.reloads.items():
+            yield catalogue.CONFIG_RELOADS.name, (result,), float(count)
+        yield catalogue.CONFIG_RELOAD_SUCCESSFUL.name, (), float(self._reload_successful)
+        yield catalogue.CONFIG_RELOAD_SUCCESS_TIME.name, (), self._reloaded_at

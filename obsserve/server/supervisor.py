@@ -1,0 +1,367 @@
+"""The main process of several workers, or of one that is looked after: starts, replaces and ends them.
+
+Owns the bound sockets and the slots; never imports the application. Everything is an event: a message, a
+death, a signal, a timer. Rules:
+- A replacement serves before the worker that it replaces drains; a slot has one worker that is meant to stay.
+- A worker that dies by itself has a successor at once; one that keeps dying soon, later and later. When
+  nothing serves any more and the successors keep failing, the server stops with exit code 3.
+- Only this process counts interrupts: the second one ends everything without waiting.
+
+    starting ──all workers ready──▶ serving ──signal──▶ draining ──no worker left, or time is up──▶ stopped
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import uuid
+from time import perf_counter, time
+from typing import TYPE_CHECKING, Any, Final
+
+from obsserve.errors import StartupError
+from obsserve.server import listeners
+from obsserve.server.fleet import Fleet
+from obsserve.server.workerprocess import WorkerProcess
+from obsserve.telemetry.logging import server_logger, server_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from obsserve.config import Config
+
+# A worker that lived for less than this has died soon, seconds (granian's and systemd's habit: 10 s).
+SOON: Final = 10.0
+# So many soon deaths of a slot in a row are a crash loop.
+CRASH_LOOP: Final = 5
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 30.0
+# What a worker gets beyond its own time to drain before it is killed, seconds.
+LAST_MOMENT: Final = 3.0
+
+
+class Supervisor:
+    """Serves with worker processes.
+
+    Args:
+        config: the options; the application must be an import string.
+        watchers: coroutine functions that run while the server serves, and may call `replace_workers`.
+    """
+
+    def __init__(
+        self, config: Config, watchers: tuple[Callable[[Supervisor], Awaitable[None]], ...] = ()
+    ) -> None:
+        self.config = config
+        self.settings = config.settings
+        self.log = server_logger()
+        self.slots: dict[int, WorkerProcess] = {}
+        self._watchers = watchers
+        self._instance = str(uuid.uuid4())
+        self._replacing: set[int] = set()
+        self._soon: dict[int, int] = {}
+        self._rolling: asyncio.Task[Any] | None = None
+        self._rolls_wanted = 0
+        self._failure: StartupError | None = None
+        self._interrupted = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def run(self) -> None:
+        """Serve until told to stop.
+
+        Raises:
+            StartupError: nothing can be served: an address is taken, or the application does not start.
+        """
+        if not isinstance(self.settings.app, str):
+            raise StartupError("Give the application as module:attribute: its workers have to import it.")
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(self._serve())
+        if self._failure is not None:
+            raise self._failure
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the server has begun to stop."""
+        return self._stop.is_set()
+
+    async def replace_workers(self, reason: str = "reload") -> bool:
+        """Replace all workers, one after the other, each replacement serving first.
+
+        Args:
+            reason: a word of `obsserve_worker_restarts_total`.
+
+        Returns:
+            Whether all were replaced; when a replacement cannot start, the rest stays as it is.
+        """
+        for slot in sorted(self.slots):
+            if self.stopping:
+                return False
+            if slot in self.slots and not await self._replace(slot, reason):
+                return False
+        return True
+
+    # --- from start to end -------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        self._sockets = listeners.bind_sockets(self.settings)
+        try:
+            factory = self.config.get_loop_factory()
+            loop_name = getattr(factory, "__module__", "asyncio").partition(".")[0]
+            self.fleet = Fleet(self.settings, loop_name, self._sockets)
+            self.fleet.start()
+            try:
+                await self._serve_with_fleet()
+            finally:
+                self.fleet.stop()
+        finally:
+            for sock in self._sockets:
+                sock.close()
+            if self.settings.uds is not None:
+                listeners.remove_unix_path(self.settings.uds)
+
+    async def _serve_with_fleet(self) -> None:
+        self._take_signals()
+        began = perf_counter()
+        try:
+            for slot in range(self.settings.workers):
+                self.slots[slot] = self._start(slot)
+            ready = [worker.settled.wait() for worker in self.slots.values()]
+            await self._unless_stopped(asyncio.gather(*ready))
+            if not self.stopping:
+                self._announce(perf_counter() - began)
+                for watcher in self._watchers:
+                    self._soon_run(_awaited(watcher(self)))
+                await self._stop.wait()
+        finally:
+            await self._drain()
+
+    def _announce(self, seconds: float) -> None:
+        self.fleet.state.started = True
+        for sock in self._sockets:
+            where = listeners.describe(sock)
+            self.log.info(
+                "server.start",
+                message=f"Serving on {where} with {len(self.slots)} workers (press CTRL+C to quit)",
+                address=where,
+                workers=len(self.slots),
+                startup_seconds=round(seconds, 3),
+            )
+        url = self.fleet.metrics_url
+        if url is not None:
+            self.log.info("metrics.start", message=f"Metrics on {url}", address=url)
+
+    async def _drain(self) -> None:
+        """End all workers within the time-out; kill what does not end."""
+        self._stop.set()
+        self.fleet.state.draining = True
+        for task in tuple(self._tasks):
+            task.cancel()
+        workers = tuple(self.fleet.workers)
+        timeout = self.settings.timeout_graceful_shutdown
+        self.log.info("server.drain", message="Shutting down: the workers drain", timeout_seconds=timeout)
+        for worker in workers:
+            worker.retire("shutdown")
+            if self._interrupted:
+                worker.force()
+        if workers:
+            everyone = asyncio.gather(*(worker.gone.wait() for worker in workers))
+            try:
+                await asyncio.wait_for(everyone, None if timeout is None else timeout + LAST_MOMENT)
+            except TimeoutError:
+                await self._kill_rest(workers)
+        self.log.info("server.stop", message="Stopped")
+
+    async def _kill_rest(self, workers: tuple[WorkerProcess, ...]) -> None:
+        for worker in workers:
+            if not worker.gone.is_set():
+                self.log.error(
+                    "worker.kill",
+                    message=f"Worker {worker.slot} did not stop in time and is killed",
+                    worker=worker.slot,
+                    pid=worker.pid,
+                )
+                worker.kill()
+        await asyncio.gather(*(worker.gone.wait() for worker in workers))
+
+    # --- one worker --------------------------------------------------------------------------
+
+    def _start(self, slot: int) -> WorkerProcess:
+        worker = WorkerProcess(self.config, slot, self._sockets, self._instance, self._receive)
+        self.fleet.add(worker)
+        return worker
+
+    async def _replace(self, slot: int, reason: str) -> bool:
+        """Start a slot's next worker and, when it serves, let the present one drain."""
+        if slot in self._replacing:
+            return True
+        self._replacing.add(slot)
+        successor = self._start(slot)
+        try:
+            await successor.settled.wait()
+        finally:
+            self._replacing.discard(slot)
+        former = self.slots.get(slot)
+        if successor.state != "ready":
+            if former is not None and former.state == "gone" and not self.stopping:
+                self._respawn(slot)
+            return False
+        self.slots[slot] = successor
+        if former is not None and former.state == "ready":
+            self.fleet.restarts[reason] += 1
+            self.fleet.regions.retire(former)
+            former.retire(reason)
+        return True
+
+    def _respawn(self, slot: int) -> None:
+        """Give a slot a worker again, after a pause if it keeps losing them; or give up."""
+        count = self._soon.get(slot, 0)
+        if count >= CRASH_LOOP and not self.fleet.ready():
+            self._fail(f"The workers keep dying, {count} times in a row.")
+            return
+        self._soon_run(
+            self._respawn_after(
+                slot, min(FIRST_PAUSE * 2 ** (count - 2), LONGEST_PAUSE) if count > 1 else 0.0
+            )
+        )
+
+    async def _respawn_after(self, slot: int, pause: float) -> None:
+        await asyncio.sleep(pause)
+        if not self.stopping and slot in self.slots and self.slots[slot].state == "gone":
+            self.slots[slot] = self._start(slot)
+
+    def _fail(self, message: str, traceback: str = "") -> None:
+        if self._failure is None:
+            self._failure = StartupError(message, traceback)
+        self._stop.set()
+
+    # --- what workers say --------------------------------------------------------------------
+
+    def _receive(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "ready":
+            seconds = round(worker.ready_at - worker.began, 3)
+            self.log.info(
+                "worker.ready",
+                message=f"Worker {worker.slot} is ready",
+                worker=worker.slot,
+                pid=worker.pid,
+                startup_seconds=seconds,
+            )
+        elif kind == "recycle" and not self.stopping and self.slots.get(worker.slot) is worker:
+            self._soon_run(self._replace(worker.slot, message["reason"]))
+        elif kind == "draining" and worker.state == "ready" and not self.stopping:
+            # By SIGTERM to it alone; if the whole group got one, ours is on its way.
+            worker.retired_for = "signal"
+            worker.state = "draining"
+        elif kind == "gone":
+            self._gone(worker)
+
+    def _gone(self, worker: WorkerProcess) -> None:
+        cause = worker.cause()
+        expected = worker.retired_for is not None
+        self._tell_end(worker, cause, expected=expected)
+        self.fleet.remove(worker)
+        if self.stopping:
+            return
+        is_current = self.slots.get(worker.slot) is worker
+        if not expected or (is_current and worker.retired_for == "signal"):
+            self.fleet.restarts[cause] += 1
+            lived = time() - worker.ready_at if worker.ready_at else 0.0
+            self._soon[worker.slot] = 1 if lived > SOON else self._soon.get(worker.slot, 0) + 1
+        if not self.fleet.state.started and cause == "startup_failed":
+            self._fail(*(worker.failure or (f"Worker {worker.slot} ended before it served.",)))
+        elif is_current and worker.slot not in self._replacing:
+            self._respawn(worker.slot)
+
+    def _tell_end(self, worker: WorkerProcess, cause: str, *, expected: bool) -> None:
+        code = worker.exit_code
+        fields: dict[str, Any] = {
+            "worker": worker.slot,
+            "pid": worker.pid,
+            "reason": cause,
+            "exit_code": code,
+        }
+        if code is not None and code < 0:
+            fields["signal"] = signal.Signals(-code).name
+        if expected:
+            self.log.info("worker.exit", message=f"Worker {worker.slot} has stopped ({cause})", **fields)
+            return
+        if not self.fleet.state.started and worker.failure is not None:
+            return  # the server's own last line will tell it
+        said = f"Worker {worker.slot} has died: {fields.get('signal') or f'exit code {code}'} ({cause})"
+        if worker.failure is not None:
+            said = f"Worker {worker.slot} could not start: {worker.failure[0]}"
+            if worker.failure[1]:
+                fields["traceback"] = worker.failure[1]
+        self.log.error("worker.exit", message=said, **fields)
+
+    # --- signals -----------------------------------------------------------------------------
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for name, act in (
+            ("SIGTERM", self._stop.set),
+            ("SIGINT", self._interrupt),
+            ("SIGHUP", self._roll),
+            ("SIGTTIN", lambda: self._resize(1)),
+            ("SIGTTOU", lambda: self._resize(-1)),
+        ):
+            if hasattr(signal, name):
+                loop.add_signal_handler(getattr(signal, name), act)
+
+    def _interrupt(self) -> None:
+        if not self.stopping:
+            self._stop.set()
+            return
+        self._interrupted = True
+        for worker in tuple(self.fleet.workers):
+            worker.force()
+
+    def _roll(self) -> None:
+        """Replace all workers; asked for again meanwhile, once more afterwards."""
+        self._rolls_wanted = min(self._rolls_wanted + 1, 2)
+        if not self.stopping and (self._rolling is None or self._rolling.done()):
+            self._rolling = self._soon_run(self._roll_all())
+
+    async def _roll_all(self) -> None:
+        while self._rolls_wanted:
+            self.log.info("server.reload", message="Replacing the workers one by one")
+            result = "success" if await self.replace_workers() else "failure"
+            self._rolls_wanted -= 1
+            self.fleet.reloaded(result)
+            if result == "failure":
+                self.log.error("server.reload", message="The workers were not replaced", result=result)
+
+    def _resize(self, difference: int) -> None:
+        wanted = max(self.fleet.desired + difference, 1)
+        if self.stopping or not self.fleet.state.started or wanted == self.fleet.desired:
+            return
+        self.fleet.desired = wanted
+        if difference > 0:
+            slot = next(slot for slot in range(wanted) if slot not in self.slots)
+            self.slots[slot] = self._start(slot)
+        else:
+            worker = self.slots.pop(max(self.slots))
+            self.fleet.regions.retire(worker)
+            worker.retire("shutdown")
+
+    # --- odds and ends -----------------------------------------------------------------------
+
+    def _soon_run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _unless_stopped(self, work: asyncio.Future[Any]) -> None:
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+        for future in (work, stopped):
+            future.cancel()
+        await asyncio.gather(work, stopped, return_exceptions=True)
+        sink = server_sink()
+        if sink is not None:
+            sink.flush()
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work

@@ -1,0 +1,171 @@
+"""A worker process: serves one slot, and tells the main process how it is doing.
+
+Signals: SIGINT and SIGHUP are the main process's business, because a terminal sends them to the whole group;
+SIGTERM drains, however often it comes. The main process drains by message, and so does its end.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from obsserve.errors import ObsserveError, StartupError
+from obsserve.server.channel import WorkerChannel
+from obsserve.server.seat import Seat
+from obsserve.server.server import Server
+from obsserve.telemetry import catalogue
+from obsserve.telemetry.cells import Cells, Family
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+    from obsserve.config import Config
+
+# What the main process holds back while it starts a worker, so that none of them meets an unprepared one.
+HELD_SIGNALS: Final = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGTTIN", "SIGTTOU")
+    if hasattr(signal, name)
+)
+# Its row is the first of a worker's region, so that the main process finds it without reading the others.
+HEARTBEAT_SLOT: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What a worker process is given.
+
+    Args:
+        config: the options.
+        sockets: the bound sockets to listen on.
+        channel: its end of the channel.
+        cells: something whose `detach()` returns the descriptor of its region.
+        slot: its number, from 0.
+        service_instance_id: one for all workers of a server.
+    """
+
+    config: Config
+    sockets: list[socket.socket]
+    channel: socket.socket
+    cells: Any
+    slot: int
+    service_instance_id: str
+
+
+def serve_post(post: Post) -> None:
+    """Serve until told to stop; the whole of a worker process.
+
+    Raises:
+        SystemExit: with 3 if the application cannot start; the main process has been told why.
+    """
+    server = WorkerServer(post)
+    for sig in HELD_SIGNALS:
+        signal.signal(sig, server.terminate if sig == signal.SIGTERM else signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
+    server.channel.start()
+    failure = server.serve_slot()
+    if failure is not None:
+        server.channel.send("failed", message=str(failure), traceback=_traceback_of(failure))
+        sys.exit(StartupError.exit_code)
+
+
+class WorkerServer(Server):
+    """The server of one slot.
+
+    Args:
+        post: what the main process has given it.
+    """
+
+    def __init__(self, post: Post) -> None:
+        super().__init__(post.config)
+        cells = Cells.adopt(post.cells.detach())
+        self.seat = Seat(cells, post.slot, post.service_instance_id)
+        self.channel = WorkerChannel(post.channel, self._drain)
+        self.channel.receivers["drain"] = lambda _: self._drain()
+        self.channel.receivers["force"] = lambda _: self._force()
+        self._listening = post.sockets
+        self._importing = True
+        self._asked = False
+        slot = (str(post.slot),)
+        self._heartbeat = Family(cells, catalogue.WORKER_HEARTBEAT).row(*slot)
+        assert self._heartbeat == HEARTBEAT_SLOT
+        self._ended = Family(cells, catalogue.WORKER_REQUESTS).row(*slot)
+        self._active = Family(cells, catalogue.WORKER_ACTIVE_REQUESTS).row(*slot)
+        self._open = Family(cells, catalogue.WORKER_CONNECTIONS_OPEN).row(*slot)
+        self._slots = cells.slots
+
+    def serve_slot(self) -> ObsserveError | None:
+        """Import the application and serve it; return why it could not start."""
+        try:
+            self.config.configure_logging()
+            self.config.load()
+            self._importing = False
+            if not self.should_exit:
+                self.run(self._listening)
+        except ObsserveError as error:
+            return error
+        return self.startup_failure
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            settings = self.config.settings
+            jitter = random.randint(0, settings.limit_max_requests_jitter)  # noqa: S311 - spreads load
+            limit = settings.limit_max_requests
+            self._limit = None if limit is None else limit + jitter
+            self._publish()
+            self.channel.send("ready")
+
+    async def on_tick(self, counter: int) -> bool:
+        self._publish()
+        if self._limit is not None and not self._asked and self.server_state.total_requests >= self._limit:
+            self._asked = True
+            self.channel.send("recycle", reason="max_requests")
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.channel.send("draining")
+        await super().shutdown(sockets)
+        self._publish()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals as they were prepared before the application was imported."""
+        yield
+
+    def terminate(self, _sig: int, _frame: object) -> None:
+        """Drain: the handler of SIGTERM."""
+        self._drain()
+
+    def _drain(self) -> None:
+        if self._importing:
+            os._exit(0)  # nothing has begun that would have to be ended
+        self.should_exit = True
+
+    def _force(self) -> None:
+        self.force_exit = True
+        self._drain()
+
+    def _publish(self) -> None:
+        """Tell of the loop's pulse and of the load. Once a tick, so that a blocked loop shows."""
+        state, slots = self.server_state, self._slots
+        slots[self._heartbeat] = time.time()
+        slots[self._ended] = state.total_requests - state.active
+        slots[self._active] = state.active
+        slots[self._open] = len(state.connections)
+
+
+def _traceback_of(failure: ObsserveError) -> str:
+    if isinstance(failure, StartupError) and failure.traceback:
+        return failure.traceback
+    cause = getattr(failure, "cause", None)
+    return "" if cause is None else "".join(traceback.format_exception(cause))

@@ -1,0 +1,213 @@
+"""One worker process, as the main process sees it.
+
+Owns the process, its channel and the reader of its region. Its death is an event: a pidfd becomes readable,
+or, where there are none, a thread that waits for it says so.
+
+    starting ──"ready"──▶ ready ──retire()──▶ draining ──▶ gone
+        └────────────────── dies ─────────────────────────▶ gone
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from contextlib import suppress
+from multiprocessing import connection, reduction
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from obsserve.server.channel import MainChannel
+from obsserve.server.worker import HEARTBEAT_SLOT, HELD_SIGNALS, Post, serve_post
+from obsserve.telemetry.cells import Cells
+from obsserve.telemetry.metrics import rows_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from obsserve.config import Config
+
+State = Literal["starting", "ready", "draining", "gone"]
+
+_FAULTS: Final = frozenset(
+    getattr(signal, name)
+    for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
+    if hasattr(signal, name)
+)
+
+
+class WorkerProcess:
+    """A worker from its start to its end.
+
+    Args:
+        config: the options.
+        slot: its number.
+        sockets: the bound sockets to listen on.
+        service_instance_id: one for all workers.
+        receive: called with the worker and each message that is not about its own state.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        slot: int,
+        sockets: list[socket.socket],
+        service_instance_id: str,
+        receive: Callable[[WorkerProcess, dict[str, Any]], None],
+    ) -> None:
+        self.slot = slot
+        self.state: State = "starting"
+        self.began = time.time()
+        self.ready_at = 0.0
+        self.retired_for: str | None = None
+        self.failure: tuple[str, str] | None = None  # message and traceback
+        self.settled = asyncio.Event()  # it is ready, or it is gone
+        self.gone = asyncio.Event()
+        self._receive = receive
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self.channel = MainChannel(ours, self._message)
+        cells = Cells.create(rows_for(config.settings.metrics_max_series))
+        self.reader = cells.reader()
+        self._oom_kills = oom_kills()
+        post = Post(config, sockets, theirs, _Descriptor(cells.fileno()), slot, service_instance_id)
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=serve_post, args=(post,), name=f"obsserve-worker-{slot}"
+        )
+        held = (
+            signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+            if hasattr(signal, "pthread_sigmask")
+            else None
+        )
+        try:
+            self._process.start()
+        finally:
+            if held is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, held)
+            theirs.close()
+            cells.close()
+        self._reading = asyncio.get_running_loop().create_task(self.channel.read())
+        self._watch()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid or 0
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code; negative for a signal, None while it lives."""
+        return self._process.exitcode
+
+    def heartbeat(self) -> float:
+        """Return when its event loop last turned, unix time; 0.0 before it did."""
+        try:
+            return self.reader.value(HEARTBEAT_SLOT)
+        except ValueError:  # its region was let go meanwhile
+            return 0.0
+
+    def retire(self, reason: str) -> None:
+        """Let it finish what it has begun, and end.
+
+        Args:
+            reason: why, a word of `obsserve_worker_restarts_total` or `shutdown`.
+        """
+        self.retired_for = self.retired_for or reason
+        if self.state != "gone":
+            self.state = "draining"
+            self.channel.send("drain")
+
+    def force(self) -> None:
+        """Let it end without waiting for running requests."""
+        self.retired_for = self.retired_for or "shutdown"
+        self.channel.send("force")
+
+    def kill(self) -> None:
+        """End it now; what it was doing is lost."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    def cause(self) -> str:
+        """Return why it is gone, a word of `obsserve_worker_restarts_total`."""
+        code = self.exit_code or 0
+        if self.retired_for is not None:
+            return self.retired_for
+        if not self.ready_at and code >= 0:
+            return "startup_failed"
+        if code == -signal.SIGKILL and oom_kills() > self._oom_kills:
+            return "oom_kill"
+        if code < 0:
+            return "crash" if -code in _FAULTS else "signal"
+        return "crash" if code == 1 else "exit_code"
+
+    # --- events ------------------------------------------------------------------------------
+
+    def _message(self, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "ready" and self.state == "starting":
+            self.state = "ready"
+            self.ready_at = time.time()
+            self.settled.set()
+        elif kind == "failed":
+            self.failure = str(message["message"]), str(message["traceback"])
+        self._receive(self, message)
+
+    def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):  # not Linux, or an old one
+            threading.Thread(target=self._wait, args=(loop,), daemon=True).start()
+            return
+
+        def died() -> None:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+            self._died()
+
+        loop.add_reader(descriptor, died)
+
+    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        connection.wait([self._process.sentinel])
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._died)
+
+    def _died(self) -> None:
+        self._process.join()
+        self._ending = asyncio.get_running_loop().create_task(self._end())
+
+    async def _end(self) -> None:
+        # What it said last is read before it is judged; a child of its own may hold the channel open.
+        await asyncio.wait([self._reading], timeout=1.0)
+        self._reading.cancel()
+        self.state = "gone"
+        self.settled.set()
+        self.gone.set()
+        self._receive(self, {"type": "gone"})
+
+
+class _Descriptor:
+    """A descriptor on its way to a child; pickled while the child is started, as sockets are."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (reduction.DupFd(self._file),)
+
+
+def _received(duplicate: Any) -> Any:
+    return duplicate
+
+
+def oom_kills() -> int:
+    """Return how many processes the kernel has killed for want of memory, 0 where it does not say."""
+    for path in ("/sys/fs/cgroup/memory.events", "/proc/vmstat"):
+        with suppress(OSError), open(path, encoding="ascii") as file:  # noqa: PTH123 - at each start and end
+            for line in file:
+                name, _, count = line.partition(" ")
+                if name == "oom_kill":
+                    return int(count)
+    return 0
