@@ -120,6 +120,9 @@ GIVEN = {
     "h11_max_incomplete_event_size": ("4096", 4096),
     "reset_contextvars": ("true", True),
     "factory": ("true", True),
+    "workers": ("3", 3),
+    "limit_max_requests": ("1000", 1000),
+    "limit_max_requests_jitter": ("50", 50),
 }
 
 
