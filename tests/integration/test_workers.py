@@ -98,7 +98,9 @@ def test_a_killed_worker_has_a_successor_and_keeps_what_it_counted(serve):
     for _ in range(20):
         assert httpx.get(server.url).status_code == 200
     # The figures by worker are published with each tick of its loop.
-    wait_for(lambda: total(server.metrics(), "obsserve_worker_requests_total") == 20, "the answers to be counted")
+    wait_for(
+        lambda: total(server.metrics(), "obsserve_worker_requests_total") == 20, "the answers to be counted"
+    )
     before = pids(server)
     victim = min(before)
     os.kill(victim, signal.SIGKILL)
