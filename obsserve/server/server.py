@@ -147,10 +147,7 @@ class Server:
                 "startup", perf_counter() - began, failed=True, exception=failure.cause
             )
             self.startup_failure = failure
-            if self.seat is None:  # else whoever looks after this process tells it, once for all workers
-                self._log.error(
-                    "lifespan.failed", message=f"{failure} The server stops.", exc_info=failure.cause
-                )
+            self._report_startup(failure)
             self.should_exit = True
             return
         observation.lifespan_finished("startup", perf_counter() - began)
@@ -161,8 +158,7 @@ class Server:
         await self._listen()
         self.started = True
         observation.serving(self.server_state, self._sockets)
-        if self.seat is None:
-            self._announce()
+        self._announce()
 
     def _shared_state(self, app: Any) -> ServerState:
         observation = self._observation
@@ -326,6 +322,9 @@ class Server:
 
     def _startup_failed(self) -> None:
         """Nothing by default; of several workers that fail alike, one tells why."""
+
+    def _report_startup(self, failure: LifespanFailedError) -> None:
+        self._log.error("lifespan.failed", message=f"{failure} The server stops.", exc_info=failure.cause)
 
     def _report_lifespan(self, message: str, cause: BaseException | None) -> None:
         self._log.error("lifespan.failed", message=message, exc_info=cause)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
+    from obsserve.asgi.lifespan import LifespanFailedError
     from obsserve.config import Config
 
 # What the main process holds back while it starts a worker, so that none of them meets an unprepared one.
@@ -141,6 +142,12 @@ class WorkerServer(Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals as they were prepared before the application was imported."""
         yield
+
+    def _announce(self) -> None:
+        """Leave it to the main process."""
+
+    def _report_startup(self, failure: LifespanFailedError) -> None:
+        """Leave it to the main process, which tells it once for all workers."""
 
     def terminate(self, _sig: int, _frame: object) -> None:
         """Drain: the handler of SIGTERM."""

@@ -236,5 +236,7 @@ def test_uvicorn_has_nothing_else():
     known = DEFAULTS.keys() | FROM_PYTHON_ONLY.keys() | MISSING.keys() | {"app"}
     theirs = {**inspect.signature(uvicorn.Config).parameters, **inspect.signature(uvicorn.run).parameters}
     assert set(theirs) == known
-    for name in DEFAULTS.keys() - {"log_config", "headers", "forwarded_allow_ips", "app_dir"} - OWN.keys():
+    for name in (
+        DEFAULTS.keys() - {"log_config", "headers", "forwarded_allow_ips", "app_dir", "workers"} - OWN.keys()
+    ):
         assert theirs[name].default == DEFAULTS[name], name
