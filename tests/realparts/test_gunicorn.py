@@ -189,3 +189,31 @@ def test_tls_is_refused_or_spoken_never_left_out(gunicorn, tmp_path):
     else:
         assert server.process.wait(20) == 2
         assert "does not speak TLS" in server.err.read_text()
+
+
+def test_reloads_under_load_lose_nothing(gunicorn):
+    from concurrent.futures import ThreadPoolExecutor
+
+    server = gunicorn("-c", str(CONF)).started()
+    over = False
+
+    def client():
+        answered = 0
+        while not over:
+            assert httpx.get(server.url, timeout=20).text == "ok"  # a connection for each request
+            answered += 1
+        return answered
+
+    with ThreadPoolExecutor(4) as clients:
+        running = [clients.submit(client) for _ in range(4)]
+        try:
+            for replaced in (2, 4):
+                server.process.send_signal(signal.SIGHUP)
+                wait_for(
+                    lambda n=replaced: server.value("obsserve_worker_restarts_total") == n, "replacement"
+                )
+        finally:
+            over = True
+        answered = sum(future.result() for future in running)
+    wait_for(lambda: server.value(COUNT) == answered, "every answer counted")
+    assert server.stop() == 0

@@ -129,7 +129,7 @@ def test_nginx(run, tmp_path, kind):
         for folder in tmp_path.parents:
             if folder.name.startswith("pytest"):
                 folder.chmod(0o755)
-        servers = [obsserve(run, "--uds", path, "--forwarded-allow-ips", "*")]
+        servers = [obsserve(run, "--uds", path, "--forwarded-allow-ips", "unix")]
         wait_for(path.exists, "the unix socket")
         replacements = {"/run/obsserve/app.sock": str(path)}
     else:
