@@ -283,6 +283,8 @@ class Settings:
         help="How many seconds the application may take; then it is cancelled and 504 is answered.")
     timeout_graceful_shutdown: float | None = option(20.0, group=TIMEOUTS, check=seconds_or_zero, metavar="SECONDS", words_for_none=OFF,
         help="How many seconds the whole of a graceful shutdown may take; off waits for ever.")
+    shutdown_delay: float = option(0.0, group=TIMEOUTS, check=seconds_or_zero, metavar="SECONDS",
+        help="After SIGTERM, go on serving for this many seconds with /readyz failing, so that balancers look elsewhere first; part of timeout_graceful_shutdown.")
     timeout_notify: float = option(30.0, group=TIMEOUTS, check=seconds, metavar="SECONDS", from_python_only=True,
         help="Await callback_notify every so many seconds.")
     callback_notify: Callable[[], Awaitable[None]] | None = option(None, group=TIMEOUTS, check=awaited, metavar="FUNCTION", from_python_only=True,
@@ -368,6 +370,11 @@ class Settings:
             yield Problem("uds", "it excludes fd", "give one of the two")
         if self.proxy_protocol and (not isinstance(self.http, str) or ":" in self.http):
             yield Problem("proxy_protocol", "a protocol class of http does not speak it", "turn it off")
+        budget = self.timeout_graceful_shutdown
+        if self.shutdown_delay and budget is not None and self.shutdown_delay >= budget:
+            yield Problem(
+                "shutdown_delay", "it leaves no time to drain", "give more timeout_graceful_shutdown"
+            )
         serves_on = (self.host, self.port) if self.uds is None and self.fd is None else None
         if self.metrics_port and (self.metrics_host, self.metrics_port) == serves_on:
             yield Problem("metrics_port", "the application listens on this port", "give another one")

@@ -213,6 +213,10 @@ class Connection(Intake):
                 exchange.refusal = catalogue.CONCURRENCY_LIMIT
         if server.draining:
             exchange.keep_alive = exchange.plain = False
+            if exchange.websocket and exchange.refusal is None:
+                exchange.refusal = (
+                    catalogue.DRAINING
+                )  # it would be closed at once: the client tries elsewhere
         if exchange.refusal is not None:
             if server.forwarding.seen(exchange.fields):
                 read_forwarded(exchange)

@@ -67,6 +67,7 @@ class Server:
         self.lifespan: Lifespan
         self.last_notified = 0.0
         self.seat: Seat | None = None  # given by a process that looks after several
+        self.delays_shutdown = True
         self.startup_failure: LifespanFailedError | None = None
         self._captured: list[int] = []
         self._structlog_adopted = False
@@ -264,13 +265,15 @@ class Server:
         """
         timeout = self._settings.timeout_graceful_shutdown
         deadline = perf_counter() + timeout if timeout is not None else None
+        self._observation.draining()
+        if self._settings.shutdown_delay:
+            await self._delay_shutdown(perf_counter() + self._settings.shutdown_delay)
         self._log.info(
             "server.drain", message="Shutting down: waiting for running requests", timeout_seconds=timeout
         )
         state = self.server_state
         state.drain_started = perf_counter()
         state.draining = True
-        self._observation.draining()
         for connection in tuple(state.connections):
             if isinstance(connection.successor, WebSocketConnection):
                 connection.successor.drain()
@@ -284,6 +287,14 @@ class Server:
             await self._stop_application(_remaining(deadline))
         self._ticker.stop()
         self._log.info("server.stop", message="Stopped", force_exit=self.force_exit)
+
+    async def _delay_shutdown(self, end: float) -> None:
+        """Serve on while those who route requests here notice that the server is not ready any more."""
+        seconds = self._settings.shutdown_delay
+        if self.delays_shutdown:
+            self._log.info("server.leave", message="Not ready any more; still serving", delay_seconds=seconds)
+        while self.delays_shutdown and not self.force_exit and perf_counter() < end:  # noqa: ASYNC110 - set by signals
+            await asyncio.sleep(INTERVAL / 2)
 
     async def _wait_until_drained(self, deadline: float | None) -> bool:
         state = self.server_state
@@ -355,6 +366,8 @@ class Server:
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's form
         """Stop gracefully; a second SIGINT stops at once, while SIGTERM may come as often as it likes."""
         self._captured.append(sig)
+        if sig == signal.SIGINT:
+            self.delays_shutdown = False  # somebody waits at a terminal
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         else:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import uuid
+from contextlib import suppress
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -102,6 +103,7 @@ class Supervisor:
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
+        self._hurried = asyncio.Event()  # somebody waits at a terminal: no delay
         self._sockets = listeners.bind_sockets(self.settings)
         try:
             factory = self.config.get_loop_factory()
@@ -153,6 +155,12 @@ class Supervisor:
         """End all workers within the time-out; kill what does not end."""
         self._stop.set()
         self.fleet.state.draining = True
+        began = perf_counter()
+        if self.settings.shutdown_delay and self.fleet.ready() and not self._hurried.is_set():
+            seconds = self.settings.shutdown_delay
+            self.log.info("server.leave", message="Not ready any more; still serving", delay_seconds=seconds)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), seconds)
         for task in tuple(self._tasks):
             task.cancel()
         workers = tuple(self.fleet.workers)
@@ -165,7 +173,8 @@ class Supervisor:
         if workers:
             everyone = asyncio.gather(*(worker.gone.wait() for worker in workers))
             try:
-                await asyncio.wait_for(everyone, None if timeout is None else timeout + LAST_MOMENT)
+                left = None if timeout is None else began + timeout - perf_counter() + LAST_MOMENT
+                await asyncio.wait_for(everyone, left)
             except TimeoutError:
                 await self._kill_rest(workers)
         self.log.info("server.stop", message="Stopped")
@@ -309,6 +318,7 @@ class Supervisor:
                 loop.add_signal_handler(getattr(signal, name), act)
 
     def _interrupt(self) -> None:
+        self._hurried.set()
         if not self.stopping:
             self._stop.set()
             return

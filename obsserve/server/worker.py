@@ -90,8 +90,8 @@ class WorkerServer(Server):
         super().__init__(post.config)
         cells = Cells.adopt(post.cells.detach())
         self.seat = Seat(cells, post.slot, post.service_instance_id)
-        self.channel = WorkerChannel(post.channel, self._drain)
-        self.channel.receivers["drain"] = lambda _: self._drain()
+        self.channel = WorkerChannel(post.channel, self._drain_now)
+        self.channel.receivers["drain"] = lambda _: self._drain_now()
         self.channel.receivers["force"] = lambda _: self._force()
         self._listening = post.sockets
         self._importing = True
@@ -158,9 +158,14 @@ class WorkerServer(Server):
             os._exit(0)  # nothing has begun that would have to be ended
         self.should_exit = True
 
+    def _drain_now(self) -> None:
+        """Drain without delay: the main process has waited, or there is a successor."""
+        self.delays_shutdown = False
+        self._drain()
+
     def _force(self) -> None:
         self.force_exit = True
-        self._drain()
+        self._drain_now()
 
     def _publish(self) -> None:
         """Tell of the loop's pulse and of the load. Once a tick, so that a blocked loop shows."""

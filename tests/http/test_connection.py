@@ -783,3 +783,22 @@ class TestAbandon:
         assert events == [{"type": "http.disconnect"}]
         assert site.endings == ["worker_shutdown"]
         assert [response.status for response in client.responses()] == [503]
+
+
+def test_a_websocket_that_is_asked_for_while_draining_is_refused(serve):
+    from obsserve.settings import Settings
+    from obsserve.websocket.codec import codec_named
+    from obsserve.websocket.connection import WebSocketOptions
+
+    site = serve(None)
+    options = WebSocketOptions(Settings(app="tests:app"), *codec_named("auto"))
+    site.state.websocket_taker = options.take
+    site.state.draining = True
+    fields = (
+        b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13",
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    )  # fmt: skip
+    client = site.client().send(request(b"GET", b"/", *fields))
+    assert client.received.startswith(b"HTTP/1.1 503 ")
+    (ended,) = site.ended
+    assert ended.ending.detail == "draining"
