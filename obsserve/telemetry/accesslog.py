@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -175,6 +176,8 @@ class AccessLog:
         # What is rendered, and the numbers of the lines that matter.
         self._lines: list[str] = []
         self._important: list[int] = []
+        # Ended in this turn of the loop, not rendered yet.
+        self._ended: list[ExchangeView] = []
 
         self._envelopes: dict[tuple[str, str], str] = {}
         self._requests: dict[RequestKey, str] = {}
@@ -188,15 +191,17 @@ class AccessLog:
         if self.format == "json":
             short = self._prepare_envelope("info", "http.request")
             self._ordinary_envelope = self._envelopes.get(("info", "http.request"), "")
-            self.exchange_ended = self._write_json if short else self._write_whole
+            self.exchange_ended = self._collect if short else self._write_whole
 
     def flush(self) -> None:
         """Hand over what is rendered and let the sink tell the counters. The ticker calls this."""
+        self._render()
         self._hand_over()
         self._sink.flush()
 
     def close(self, deadline_seconds: float) -> None:
         """Hand over what is rendered and wait until it is written, for at most so many seconds."""
+        self._render()
         self._hand_over()
         self._sink.close(deadline_seconds)
 
@@ -208,6 +213,27 @@ class AccessLog:
         self._sink.offer("".join(lines).encode("ascii"), "access", important, len(lines))
 
     # --- Lines for programs -------------------------------------------------------------------
+
+    def _collect(self, view: ExchangeView) -> None:
+        """Take this exchange for the lines of the loop's next turn.
+
+        Between requests, lines push the requests' data out of the processor's cache, and the other way
+        round: one after the other they cost about 1 µs less each.
+        """
+        ended = self._ended
+        if not ended:
+            try:
+                asyncio.get_running_loop().call_soon(self._render)
+            except RuntimeError:  # no loop runs any more, or it is closed
+                self._write_json(view)
+                return
+        ended.append(view)
+
+    def _render(self) -> None:
+        """Write the lines of the exchanges that have ended since the last time."""
+        views, self._ended = self._ended, []
+        for view in views:
+            self._write_json(view)
 
     def _write_json(self, view: ExchangeView) -> None:
         """Add this exchange's line: what the record says, in the same order, from cached fragments.
@@ -298,6 +324,7 @@ class AccessLog:
                 view.outcome == "ok"
                 and view.response_origin == "app"
                 and view.error_type is None  # as there is none after an exception
+                and status < 500
                 and not view.flags
                 and lag <= LAG_FLAG_SECONDS
                 and not view.websocket

@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
 from http.client import HTTPResponse
@@ -16,6 +17,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 DEADLINE = 20.0
+# The servers run side by side: one must not be given a port that another is about to take.
+PORTS = set()
+PORTS_LOCK = threading.Lock()
 APP = "conformance_app:app"
 
 SERVERS = {
@@ -94,8 +98,7 @@ def wait_for(condition, what):
 @contextmanager
 def running(name, folder):
     """Run a server; gives its port."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
+    port = unused_port()
     command = [word.format(port=port) for word in SERVERS[name]]
     output = (folder / f"{name}.log").open("wb")
     process = subprocess.Popen(
@@ -120,6 +123,17 @@ def running(name, folder):
             process.kill()
             process.wait()
         output.close()
+
+
+def unused_port():
+    """Return a port that nobody has, and that nobody else here was given."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+        with PORTS_LOCK:
+            if port not in PORTS:
+                PORTS.add(port)
+                return port
 
 
 def exchange(port, sent):
