@@ -417,6 +417,7 @@ class AccessLog:
 
     def session_ended(self, session: SessionView) -> None:
         """Write the line of a WebSocket's session."""
+        self._render()  # the line of its handshake comes first
         lag = self._lag.max_between(session.opened_at, session.closed_at)
         offset = self._clock.offset
 
