@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import connections, loadtest, logs, overview, routes, telemetry, websockets, workers
 from .config import PAGES
+from .ruleoutput import rule_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,4 +29,5 @@ BUILDERS: Final[dict[str, Callable[[], Json]]] = {
 def files() -> dict[str, str]:
     """Return the text of every generated file, by its path."""
     pages = {PAGES[name][0]: build() for name, build in BUILDERS.items()}
-    return {f"dashboards/{uid}.json": json.dumps(page, indent=1) + "\n" for uid, page in pages.items()}
+    drawn = {f"dashboards/{uid}.json": json.dumps(page, indent=1) + "\n" for uid, page in pages.items()}
+    return drawn | rule_files()
