@@ -57,6 +57,7 @@ ForwardingHeader = Literal[
     "x-forwarded-prefix",
     "x-real-ip",
 ]
+MetricsProfile = Literal["minimal", "standard", "full"]
 LogQuery = Literal["auto", "redact-all", "redact-listed", "drop", "keep"]
 
 APPLICATION = "Application"
@@ -341,6 +342,10 @@ class Settings:
         help="The address of the metrics port.")
     metrics_max_series: int = option(2000, group=METRICS, check=whole(1), metavar="SERIES",
         help="How many label sets the server's own metrics may have; further ones share a series.")
+    metrics_profile: MetricsProfile = option("standard", group=METRICS, choices=get_args(MetricsProfile),
+        help="How many series there are: minimal has no routes, full has the sizes of bodies as well.")
+    metrics_body_size: bool = option(False, group=METRICS, check=switch,
+        help="Have histograms of the sizes of request and response bodies, whatever the profile.")
     livez_max_stall: float | None = option(None, group=METRICS, check=seconds, metavar="SECONDS", words_for_none=OFF,
         help="/livez fails when the event loop has been blocked for this many seconds.")
     ready_max_stall: float = option(5.0, group=METRICS, check=seconds, metavar="SECONDS",

@@ -52,6 +52,11 @@ def tracing_of(settings: Settings) -> TracingConfiguration | None:
     return tracing_configuration(settings)
 
 
+def has_body_sizes(settings: Settings) -> bool:
+    """Return whether there are histograms of body sizes."""
+    return settings.metrics_body_size or settings.metrics_profile == "full"
+
+
 class Observation:
     """Everything that watches a serving process.
 
@@ -115,7 +120,8 @@ class Observation:
         from obsserve.telemetry.runtime import LoopLag  # noqa: PLC0415
 
         given = self._seat.cells if self._seat is not None else None
-        self._cells = given or Cells.create(rows_for(self._settings.metrics_max_series))
+        rows = rows_for(self._settings.metrics_max_series, body_sizes=has_body_sizes(self._settings))
+        self._cells = given or Cells.create(rows)
         self._lag = LoopLag(self._cells, str(self._worker))
         self._counters = LogCounters(self._cells, str(self._worker))
         sink = server_sink()
@@ -124,12 +130,14 @@ class Observation:
 
     def _make_metrics(self, *, traced: bool) -> None:
         from obsserve.telemetry.metrics import Metrics, known_methods  # noqa: PLC0415
-        from obsserve.telemetry.runtime import GCWatch, StallWatchdog  # noqa: PLC0415
+        from obsserve.telemetry.runtime import GCWatch, StallWatchdog, open_files_limit  # noqa: PLC0415
 
         settings = self._settings
         self.metrics = metrics = Metrics(
             self._cells,
             max_series=settings.metrics_max_series,
+            body_sizes=has_body_sizes(settings),
+            routes=settings.metrics_profile != "minimal",
             known_methods=known_methods(os.environ),
             exemplars=traced,
             worker=str(self._worker),
@@ -138,6 +146,7 @@ class Observation:
             ("concurrency", settings.limit_concurrency),
             ("connections", settings.limit_connections),
             ("backlog", settings.backlog),
+            ("fds", open_files_limit()),
             ("header_bytes", settings.limit_request_headers),
             ("body_bytes", settings.limit_request_body),
         ):
@@ -227,9 +236,9 @@ class Observation:
             runtime.readiness(lambda: not state.unready_reasons()),
             lambda: runtime.listener_backlogs(self._listening),
         )
-        self._admin = AdminServer(
-            settings.metrics_host, settings.metrics_port, state, Exposition([self._reader], sources)
-        )
+        resource = runtime.target_resource(settings.service_name, self._instance, __version__)
+        exposition = Exposition([self._reader], sources, resource=resource)
+        self._admin = AdminServer(settings.metrics_host, settings.metrics_port, state, exposition)
         self._admin.bind()
 
     def start(self) -> None:

@@ -12,8 +12,10 @@ any thread; scrapes take turns.
 from __future__ import annotations
 
 import gzip
+import re
 import threading
 import time
+from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -23,6 +25,7 @@ from prometheus_client.exposition import choose_encoder, gzip_accepted
 from prometheus_client.utils import floatToGoString
 
 from obsserve.telemetry import catalogue
+from obsserve.telemetry.appmetrics import collectors
 from obsserve.telemetry.cells import (
     DURATION,
     DURATION_SUM,
@@ -39,7 +42,7 @@ from obsserve.telemetry.cells import (
 from obsserve.telemetry.regions import Regions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from obsserve.telemetry import cells
     from obsserve.telemetry.cells import Base, CellsReader, Labels, Row
@@ -204,6 +207,8 @@ class Exposition:
         readers: the regions of the serving processes; read anew at each scrape.
         sources: called at each scrape for figures that are in no region: metric name, label values, value.
         base: what processes that are gone had counted.
+        app: collects the application's own metrics where it is not in this process.
+        resource: attributes of the resource, the labels of target_info; without any there is none.
 
     Whoever changes the readers or the base holds `lock` meanwhile, as a scrape does.
 
@@ -214,8 +219,13 @@ class Exposition:
         readers: Collection[CellsReader] | Regions,
         sources: Iterable[Source] = (),
         base: Base | None = None,
+        *,
+        app: Callable[[], Iterable[Metric]] | None = None,
+        resource: Mapping[str, str] | None = None,
     ) -> None:
         self._regions = readers if isinstance(readers, Regions) else Regions(readers, base)
+        self._app = app
+        self._resource = {_label_name(name): str(value) for name, value in (resource or {}).items()}
         self._sources = tuple(sources)
         self._turn = self.lock = threading.Lock()
         self._prefixes: dict[tuple[str, Labels | None], tuple[str, ...]] = {}
@@ -275,6 +285,10 @@ class Exposition:
             table[catalogue.SCRAPES].add((form,), [count])
         table[catalogue.SCRAPE_ERRORS].add((), [self._errors])
         table[catalogue.SCRAPE_DURATION].add((), [self._last_duration])
+        if self._resource:
+            info = _Family(replace(catalogue.TARGET_INFO, labels=tuple(self._resource)))
+            info.add(tuple(self._resource.values()), [1.0])
+            table.families[catalogue.TARGET_INFO.name] = info
         table.finish()
         families = [family for family in table.families.values() if family.values]
         own_series = sum(len(values) for family in families for values in family.values.values())
@@ -284,12 +298,20 @@ class Exposition:
 
     def _app_families(self) -> Iterator[Metric]:
         """Yield the application's own families; those with a name of ours are the library's duplicates."""
-        try:
-            for family in prometheus_client.REGISTRY.collect():
-                if family.name not in _TAKEN and not any(sample.name in _TAKEN for sample in family.samples):
-                    yield _without_created(family)
-        except Exception:  # noqa: BLE001 - the application's collector failed, ours are still worth having
-            self._errors += 1
+        asked = (
+            [self._app]
+            if self._app is not None
+            else [ask for ask, _ in collectors(prometheus_client.REGISTRY)]
+        )
+        for collect in asked:
+            try:
+                for family in collect():
+                    if family.name not in _TAKEN and not any(
+                        sample.name in _TAKEN for sample in family.samples
+                    ):
+                        yield _without_created(family)
+            except Exception:  # noqa: BLE001 - the application's collector failed, the rest is still worth having
+                self._errors += 1
 
     def _rendered(self, encoder: Callable[[_Families], bytes], family: Metric) -> bytes:
         try:
@@ -346,6 +368,12 @@ def _collected(families: Iterable[_Family]) -> Iterator[Metric]:
         for labels, values in family.values.items():
             collected.samples += _samples(family.metric, labels, values, family.exemplars.get(labels))
         yield collected
+
+
+def _label_name(attribute: str) -> str:
+    """Return the label of a resource attribute, by the rule of OpenTelemetry for Prometheus."""
+    label = re.sub(r"[^a-zA-Z0-9_]+", "_", attribute)
+    return f"key_{label}" if label[:1].isdigit() else label
 
 
 def _library_family(metric: catalogue.Metric) -> Metric:

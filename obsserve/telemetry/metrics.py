@@ -90,6 +90,7 @@ class Metrics:
         max_series: how many label sets exchanges may have; further ones share the overflow set.
         known_methods: the methods that stand in labels by name.
         body_sizes: whether there are histograms of body sizes.
+        routes: whether exchanges are told apart by route.
         exemplars: whether sampled traces are noted beside the latency buckets that they fall into.
         worker: the slot of this serving process.
 
@@ -102,6 +103,7 @@ class Metrics:
         max_series: int = catalogue.SERIES_LIMIT,
         known_methods: Collection[str] = catalogue.KNOWN_METHODS,
         body_sizes: bool = False,
+        routes: bool = True,
         exemplars: bool = False,
         worker: str = "0",
     ) -> None:
@@ -109,7 +111,7 @@ class Metrics:
         self._exemplars = _Exemplars(region) if exemplars else None
         self._slots = region.slots
         self._worker = worker
-        self._series = _ExchangeSeries(region, max_series, frozenset(known_methods))
+        self._series = _ExchangeSeries(region, max_series, frozenset(known_methods), routes=routes)
         self._ordinary_rows = self._series.ordinary_rows
         self._started = self._series.started
         self._sizes = self._size_families(max_series) if body_sizes else None
@@ -297,7 +299,9 @@ class _ExchangeSeries:
     looked up as `_OTHER` each time, so that the table cannot be made to grow from outside.
     """
 
-    def __init__(self, region: Cells, max_series: int, methods: frozenset[str]) -> None:
+    def __init__(
+        self, region: Cells, max_series: int, methods: frozenset[str], *, routes: bool = True
+    ) -> None:
         self.rows: dict[tuple[str, str, int | None, str, str | None, str], int] = {}
         self.ordinary_rows: dict[tuple[str, str, int | None, str], int] = {}
         self.started: dict[tuple[str, str], int] = {}
@@ -307,6 +311,7 @@ class _ExchangeSeries:
         self._region = region
         self._max_series = max_series
         self._methods = methods
+        self._has_routes = routes
         self._routes = BoundedNames(catalogue.ROUTE_LIMIT)
 
     def start(self, method: str, scheme: str) -> int:
@@ -320,7 +325,8 @@ class _ExchangeSeries:
     def resolve(self, view: ExchangeView) -> int:
         """Return the row of an exchange whose own words are not in the table."""
         method = self._method(view.method)
-        route = self._routes.bounded(view.route) if view.route else ""
+        known_route = self._routes.bounded(view.route) if view.route else ""
+        route = known_route if self._has_routes else ""
         error_type = None if view.error_type is None else self._error_type(view.error_type)
         version = view.http_version if view.http_version in _VERSIONS else ""
         key = (method, view.scheme, view.status, route, error_type, version)
@@ -332,8 +338,8 @@ class _ExchangeSeries:
             labels = (method, view.scheme, status, route, error_type or "", version)
             row = self.rows[key] = self._region.row(catalogue.REQUEST_DURATION.name, labels)
             self.labels[row] = labels
-        if view.ordinary and (method, route) == (view.method, view.route):
-            self.ordinary_rows[method, view.scheme, view.status, route] = row
+        if view.ordinary and (method, known_route) == (view.method, view.route):
+            self.ordinary_rows[method, view.scheme, view.status, known_route] = row
         return row
 
     def _overflow_row(self, method: str, scheme: str) -> int:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.telemetry import catalogue
 from obsserve.telemetry.cells import Family
+from obsserve.telemetry.traceconfig import resource_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -289,6 +290,32 @@ def build_info(version: str, event_loop: str, http_parser: str) -> list[Sample]:
     """Return the `obsserve_build_info` sample."""
     python = (platform.python_version(), platform.python_implementation())
     return [(catalogue.BUILD_INFO.name, (version, *python, event_loop, http_parser), 1.0)]
+
+
+def target_resource(service_name: str, service_instance_id: str, version: str) -> dict[str, str]:
+    """Return the resource attributes of `target_info`: those that all workers of a server share.
+
+    Args:
+        service_name: of the options.
+        service_instance_id: one for all workers, as in log and spans.
+        version: of this server.
+    """
+    return {
+        "host.name": socket.gethostname(),
+        **resource_attributes(),
+        "service.name": service_name,
+        "service.instance.id": service_instance_id,
+        "webengine.name": "obsserve",
+        "webengine.version": version,
+    }
+
+
+def open_files_limit() -> int | None:
+    """Return how many descriptors this process may have open; None where there is no limit."""
+    if sys.platform == "win32":
+        return None
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if soft == resource.RLIM_INFINITY else soft
 
 
 def readiness(is_ready: Callable[[], bool]) -> Callable[[], list[Sample]]:

@@ -553,3 +553,43 @@ class TestNegotiation:
     def test_nothing_selected_is_an_empty_page(self, exposition):
         assert exposition.scrape(names=["nothing"]).body == b""
         assert exposition.scrape(OPENMETRICS, names=["nothing"]).body == b"# EOF\n"
+
+
+class TestResource:
+    """target_info, by OpenTelemetry's rule for Prometheus."""
+
+    def test_attributes_become_labels(self, server):
+        exposition = Exposition(
+            [server.reader], resource={"service.name": "shop", "k8s.pod-name": 'a"b', "1x": 2}
+        )
+        labels = {"service_name": "shop", "k8s_pod_name": 'a"b', "key_1x": "2"}
+        assert value(exposition.scrape(), "target_info", **labels) == 1.0
+        assert value(exposition.scrape(names=["target_info"]), "target_info", **labels) == 1.0
+
+    def test_without_attributes_there_is_none(self, exposition):
+        assert b"target_info" not in exposition.scrape().body
+
+
+class TestAppOfWorkers:
+    def test_what_comes_from_elsewhere_is_merged_with_our_names_left_out(self, server):
+        def collect():
+            yield prometheus_client.core.CounterMetricFamily("jobs", "Jobs.", value=3)
+            yield prometheus_client.core.GaugeMetricFamily("process_open_fds", "Ours.", value=3)
+
+        page = Exposition([server.reader], app=collect).scrape()
+        assert value(page, "jobs_total") == 3.0
+        assert b"process_open_fds" not in page.body
+
+    def test_a_collector_that_fails_does_not_hide_the_others(self, exposition, app_registry):
+        class Broken:
+            def describe(self):
+                return []
+
+            def collect(self):
+                raise OSError
+
+        app_registry.register(Broken())
+        prometheus_client.Counter("jobs", "Jobs.", registry=app_registry).inc()
+        page = exposition.scrape()
+        assert value(page, "jobs_total") == 1.0
+        assert value(page, "obsserve_metrics_scrape_errors_total") == 1.0

@@ -459,3 +459,16 @@ def test_the_rest_has_enough_rows():
     needed = sum(metric.bound * (16 if metric in threads else 1) for metric in rest)
     overflow_rows = 2 * (len(catalogue.KNOWN_METHODS) + 1)
     assert needed + overflow_rows <= rows_for(0)
+
+
+@pytest.mark.parametrize("ordinary", [True, False])
+def test_without_routes_all_exchanges_share_a_row(region, read, ordinary):
+    metrics = Metrics(region, max_series=10, routes=False)
+    for n in range(catalogue.ROUTE_LIMIT + 50):
+        view = FakeExchange(route=f"/{n}", ordinary=ordinary)
+        metrics.exchange_started(view)
+        metrics.exchange_ended(view)
+    rows = read(catalogue.REQUEST_DURATION)
+    assert list(rows) == [("GET", "http", "200", "", "", "1.1")]
+    (values,) = rows.values()
+    assert sum(duration_counts(values)) == catalogue.ROUTE_LIMIT + 50

@@ -320,3 +320,17 @@ class TestOtherSources:
             assert found == [(catalogue.LISTENER_BACKLOG.name, ("main",), 3.0)]
             for client in clients:
                 client.close()
+
+
+def test_the_resource_is_what_all_workers_share(monkeypatch):
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test,service.name=other")
+    found = runtime.target_resource("shop", "1234", "0.1")
+    assert found["service.name"] == "shop"
+    assert found["service.instance.id"] == "1234"
+    assert found["deployment.environment.name"] == "test"
+    assert "process.pid" not in found
+
+
+def test_the_limit_of_open_files_is_the_soft_one():
+    resource = pytest.importorskip("resource")
+    assert runtime.open_files_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]

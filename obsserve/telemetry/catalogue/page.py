@@ -35,7 +35,11 @@ gzip; `?name[]=` selects by the names of metrics or samples. **Label sets** is t
 bring forth; workers are summed, but for metrics with the label `worker`, which have a set for each. Beyond a
 metric's bound observations go to one set with `{OVERFLOW_LABEL}="true"`, and `obsserve_metrics_overflow_total`
 counts them; `--metrics-max-series` ({SERIES_LIMIT}) bounds the sets of exchanges. A histogram has one series for
-each bucket and three more.
+each bucket and three more. `--metrics-profile` chooses how many there are: `minimal` leaves `http_route` empty,
+`full` has the sizes of bodies (as `--metrics-body-size` has), `standard` is in between. The labels of `target_info`
+are the resource attributes of the service.
+
+The application's own `prometheus_client` metrics, of the library's default registry, are on the same page.
 """
 
 _CHAPTERS: Final = (
