@@ -23,9 +23,9 @@ import traceback
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final
 
+from obsserve.resource import resource_attributes
 from obsserve.telemetry import catalogue
 from obsserve.telemetry.cells import Family
-from obsserve.telemetry.traceconfig import resource_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
