@@ -82,6 +82,8 @@ class Record:
     pipelined = False
     websocket = False
     route = ""
+    # Fields of the application's for the access line, under `app`.
+    bound: dict[str, Any] | None = None
     # The context of the request's task before it runs, for an observer that puts something into it.
     context: Context | None = None
     # The response's field with the request's id, with its line end; empty when it is not sent back.
@@ -101,14 +103,19 @@ class Record:
         return self._request_id
 
     def identify(self) -> None:
-        """Send the request's id back, where there is something to find with it or somebody asked."""
+        """Send the request's id back and tell the application, where there is something to find with it or somebody asked."""
         server = self.connection.server
         name = server.request_id_header
         if name in self.fields or self.trace is not None or self._request_id is not None:
-            if name is not None and (server.has_request_ids or name in self.fields):
-                self.id_line = b"%b: %b\r\n" % (name, self.request_id.encode("ascii"))
+            if name is None or not (server.has_request_ids or name in self.fields):
+                return
+            self.id_line = b"%b: %b\r\n" % (name, self.request_id.encode("ascii"))
         elif server.has_request_ids:
             self._request_id, self.id_line = server.request_ids.draw()
+        else:
+            return
+        if self.scope is not None:
+            self.scope["state"]["request_id"] = self._request_id
 
     def _given_id(self) -> str | None:
         """Return the id that a trusted peer sent, else that of the trace."""
@@ -149,6 +156,15 @@ class Record:
         if not self.route:
             self.route = self._announced_route or resolve_route(self.scope)
         return self.route
+
+    def bind(self, **fields: Any) -> None:
+        """Add fields to the access line, in its object `app` (the scope's `obsserve` extension).
+
+        Args:
+            fields: what JSON can hold; a later value replaces an earlier one of the name.
+        """
+        self.ordinary = False
+        self.bound = {**(self.bound or {}), **fields}
 
     def set_route(self, route: str) -> None:
         """Announce the template of the route that answers (the scope's `obsserve` extension).

@@ -13,9 +13,12 @@ from json.encoder import encode_basestring_ascii as quote
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from obsserve.telemetry.catalogue import KNOWN_METHODS, LAG_FLAG_SECONDS, OTHER
+from obsserve.telemetry.plain import dumps, plain
 
 if TYPE_CHECKING:
     from obsserve.telemetry.catalogue import Outcome
+    from obsserve.telemetry.accessextras import LineExtras
+    from obsserve.telemetry.logfields import FieldPolicy
     from obsserve.telemetry.observer import Address, ConnectionView, ExchangeView, SessionView
     from obsserve.telemetry.redact import QueryPolicy
 
@@ -28,6 +31,8 @@ SERVICE_RESTART: Final = 1012
 # Longest value in characters, before JSON escaping; 256 for what is not named.
 _CAPS: Final = {"url_path": 2048, "url_query": 2048, "user_agent_original": 512}
 _CAP: Final = 256
+# Of all that the application has bound, as JSON.
+_BOUND_CAP: Final = 1024
 # A line that is too long is rendered again with the caps divided, until it fits; no cap below this.
 _LEAST_CAP: Final = 8
 
@@ -50,6 +55,31 @@ class Fields:
         self._divisor = divisor
 
     def text(self, name: str, value: str | bytes) -> None:
+        self.values[name] = self._capped(name, value)
+
+    def item(self, name: str, value: str | bytes, most: int) -> None:
+        """Add a value to a field that holds several, at most so many."""
+        held = self.values.setdefault(name, [])
+        if len(held) < most:
+            held.append(self._capped(name, value))
+        elif name not in self.cut:
+            self.cut.append(name)
+
+    def bound(self, fields: Record) -> None:
+        """Put what the application has bound, an object of its own; what does not fit is left out."""
+        shown: Record = {}
+        room = max(_BOUND_CAP // self._divisor, _LEAST_CAP)
+        for name, value in fields.items():
+            held = {str(plain(name)): plain(value)}
+            room -= len(dumps(held))
+            if room < 0:
+                self.cut.append("app")
+                break
+            shown.update(held)
+        if shown:
+            self.values["app"] = shown
+
+    def _capped(self, name: str, value: str | bytes) -> str:
         if isinstance(value, bytes):
             value = value.decode("utf-8", "backslashreplace")
         elif not value.isascii():
@@ -57,8 +87,9 @@ class Fields:
         cap = max(_CAPS.get(name, _CAP) // self._divisor, _LEAST_CAP)
         if len(value) > cap:
             value = value[:cap]
-            self.cut.append(name)
-        self.values[name] = value
+            if name not in self.cut:
+                self.cut.append(name)
+        return value
 
     def seconds(self, name: str, start: float, end: float) -> None:
         if start and end:
@@ -78,6 +109,8 @@ def _json(value: Any) -> str:
         return decimal(value * 1e6 + ROUND - ROUND)
     if isinstance(value, list):
         return f"[{','.join(map(quote, value))}]"
+    if isinstance(value, dict):
+        return dumps(value)
     if value is None:
         return "null"
     if value is True:
@@ -128,6 +161,11 @@ def session_outcome(session: SessionView) -> Outcome:
     if session.close_initiator == "server":
         return "shutdown" if session.close_code == SERVICE_RESTART else "protocol_error"
     return "ok"
+
+
+def session_level(session: SessionView) -> Level:
+    """Return the level of the line for this session."""
+    return _SESSION_LEVELS.get(session_outcome(session), "warning")
 
 
 def put_method(fields: Fields, method: str, scheme: str) -> None:
@@ -239,10 +277,14 @@ class AccessRecord:
     Args:
         service: the fields that say which process this is.
         policy: what may be said of a query.
+        extras: adds captured headers and the line's weight.
+        shape: changes single fields.
     """
 
     service: Record
     policy: QueryPolicy
+    extras: LineExtras | None = None
+    shape: FieldPolicy | None = None
 
     def of(self, view: ExchangeView, *, offset: float, lag: float, divisor: int = 1) -> Record:
         """Return the fields of the line for this exchange, in their order.
@@ -270,9 +312,16 @@ class AccessRecord:
         values["connection_request"] = view.connection_request
         put_listener(fields, view.connection)
         put_ending(fields, view, lag)
+        return self._finished(fields, view)
+
+    def _finished(self, fields: Fields, view: ExchangeView) -> Record:
+        if self.extras is not None:
+            self.extras.put(fields, view)
+        if view.bound is not None:
+            fields.bound(view.bound)
         if fields.cut:
-            values["truncated"] = fields.cut
-        return values
+            fields.values["truncated"] = fields.cut
+        return fields.values if self.shape is None else self.shape.shaped(fields.values)
 
     def of_session(self, session: SessionView, *, offset: float, lag: float, divisor: int = 1) -> Record:
         """Return the fields of the line for a WebSocket's session, in their order; see `of`."""
@@ -282,7 +331,7 @@ class AccessRecord:
         values = fields.values
         values["timestamp"] = timestamp(offset + session.closed_at)
         values["start_time"] = timestamp(offset + session.opened_at)
-        self.put_envelope(fields, _SESSION_LEVELS.get(outcome, "warning"), "websocket.session")
+        self.put_envelope(fields, session_level(session), "websocket.session")
         put_ids(fields, view)
         put_method(fields, view.method, view.scheme)
         self.put_target(fields, view.raw_path, view.query_string)
@@ -302,9 +351,7 @@ class AccessRecord:
             values[f"websocket_messages_{direction}"] = getattr(session, f"messages_{direction}")
         for direction in ("received", "sent"):
             values[f"websocket_bytes_{direction}"] = getattr(session, f"bytes_{direction}")
-        if fields.cut:
-            values["truncated"] = fields.cut
-        return values
+        return self._finished(fields, view)
 
     def put_envelope(self, fields: Fields, level: Level, event: str) -> None:
         fields.values.update({"level": level, "event": event, "schema": 1, "logger": "obsserve.access"})

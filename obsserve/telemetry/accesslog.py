@@ -32,15 +32,18 @@ from obsserve.telemetry.accessfields import (
     put_method,
     put_sender,
     put_sizes,
+    session_level,
     utc,
 )
 from obsserve.telemetry.catalogue import LAG_FLAG_SECONDS
+from obsserve.telemetry.logfields import field_policy
 from obsserve.telemetry.logsink import NoCounters, colors_wanted, line_format
-from obsserve.telemetry.redact import query_policy
+from obsserve.telemetry.redact import redaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from obsserve.telemetry.accessextras import LineExtras
     from obsserve.telemetry.accessfields import Level, Record
     from obsserve.telemetry.logsink import LogCounters, LogSettings, LogSink
     from obsserve.telemetry.observer import Address, ExchangeHook, ExchangeView, SessionView, TargetView
@@ -66,6 +69,12 @@ _REQUEST_LIMIT: Final = 1152
 _SENDER_LIMIT: Final = 1088
 _ENDING_LIMIT: Final = 320
 _LARGEST_DIVISOR: Final = 256
+# What the fast line writes by itself: a policy for one of these makes every line one of its record.
+_INLINE: Final = frozenset(
+    "timestamp start_time request_id trace_id span_id trace_flags duration_seconds ttfb_seconds queue_seconds "
+    "receive_seconds app_seconds send_seconds write_blocked_seconds loop_lag_max_seconds connection_id "
+    "connection_request outcome response_origin".split()
+)
 
 _THREE_DIGITS: Final = [f"{number:03d}" for number in range(1000)]
 
@@ -143,6 +152,7 @@ class AccessLog:
         counters: told of each line in which something was cut.
         service_instance_id: one for all workers of a server; made up when not given.
         worker: slot of this worker.
+        extras: what lines hold beyond their own fields; for `ExtendedAccessLog`.
     """
 
     def __init__(
@@ -155,6 +165,7 @@ class AccessLog:
         counters: LogCounters | None = None,
         service_instance_id: str | None = None,
         worker: int = 0,
+        extras: LineExtras | None = None,
     ) -> None:
         self.format: Final = line_format(settings.log_format, sink.fd)
         self._sink = sink
@@ -163,6 +174,9 @@ class AccessLog:
         self._counters: LogCounters = NoCounters() if counters is None else counters
         self._colored = colors_wanted(settings.use_colors, sink.fd)
         self._limit = sink.line_limit
+        self._redaction = redaction(settings, self.format)
+        shape = field_policy(settings, self._redaction.address) if self.format == "json" else None
+        self._members = members if shape is None else shape.members
         self._record = AccessRecord(
             service={
                 "service_name": settings.service_name,
@@ -170,7 +184,9 @@ class AccessLog:
                 "worker": worker,
                 "process_pid": os.getpid(),
             },
-            policy=query_policy(settings.log_query, self.format, settings.log_query_allow),
+            policy=self._redaction.query,
+            extras=extras,
+            shape=shape,
         )
 
         # What is rendered, and the numbers of the lines that matter.
@@ -191,6 +207,7 @@ class AccessLog:
         if self.format == "json":
             short = self._prepare_envelope("info", "http.request")
             self._ordinary_envelope = self._envelopes.get(("info", "http.request"), "")
+            short = short and (shape is None or not shape.touches(_INLINE))
             self.exchange_ended = self._collect if short else self._write_whole
 
     def flush(self) -> None:
@@ -312,8 +329,8 @@ class AccessLog:
         first_byte = view.first_byte
         target = view.parts
         status = view.status
-        if not (response_started and body_done and first_byte) or target is None or status is None:
-            self._write_whole(view)  # a stage is missing, which is seldom so
+        if not (response_started and body_done and first_byte) or target is None or status is None or view.bound:
+            self._write_whole(view)  # a stage is missing, which is seldom so, or the application adds fields
             return
         connection = view.connection
         sent = view.fields
@@ -402,9 +419,9 @@ class AccessLog:
 
     def _write_whole(self, view: ExchangeView) -> None:
         """Write a line from its record."""
-        self._write_record(lambda divisor: self._values(view, divisor))
+        self._write_record(lambda divisor: self._values(view, divisor), level_of(view))
 
-    def _write_record(self, record: Callable[[int], Record]) -> None:
+    def _write_record(self, record: Callable[[int], Record], level: Level) -> None:
         """Write a record as a line, with lower caps until it fits."""
         divisor = 1
         while True:
@@ -413,7 +430,7 @@ class AccessLog:
             if len(line) <= self._limit or divisor >= _LARGEST_DIVISOR:
                 break
             divisor *= 2
-        self._append(line, values)
+        self._append(line, values, level)
 
     def session_ended(self, session: SessionView) -> None:
         """Write the line of a WebSocket's session."""
@@ -425,18 +442,19 @@ class AccessLog:
             return self._record.of_session(session, offset=offset, lag=lag, divisor=divisor)
 
         if self.format == "json":
-            self._write_record(record)
+            self._write_record(record, session_level(session))
         else:
-            self._write_readable(record(1), offset + session.closed_at, session.exchange.client)
+            wall = offset + session.closed_at
+            self._write_readable(record(1), wall, session.exchange.client, session_level(session))
 
     def _values(self, view: ExchangeView, divisor: int = 1) -> Record:
         lag = self._lag.max_between(view.began, view.ended)
         return self._record.of(view, offset=self._clock.offset, lag=lag, divisor=divisor)
 
-    def _append(self, line: str, values: Record) -> None:
+    def _append(self, line: str, values: Record, level: Level) -> None:
         if "truncated" in values:
             self._counters.truncated("access")
-        self._add(line, values["level"])
+        self._add(line, level)
 
     # --- Fragments ----------------------------------------------------------------------------
 
@@ -455,13 +473,13 @@ class AccessLog:
     def _prepare_envelope(self, level: Level, event: str) -> bool:
         fields = Fields()
         self._record.put_envelope(fields, level, event)
-        text = f'Z"{members(fields.values)},"request_id":"'
+        text = f'Z"{self._members(fields.values)},"request_id":"'
         return not fields.cut and _remember(self._envelopes, (level, event), 0, text, _ENVELOPE_LIMIT)
 
     def _prepare_ending(self, key: object, view: ExchangeView, lag: float) -> bool:
         fields = Fields()
         put_ending(fields, view, lag)
-        text = None if fields.cut else f"{members(fields.values)}}}\n"
+        text = None if fields.cut else f"{self._members(fields.values)}}}\n"
         return _remember(self._endings, key, len(view.error_type or ""), text, _ENDING_LIMIT)
 
     def _prepare_request(self, view: ExchangeView) -> bool:
@@ -483,7 +501,7 @@ class AccessLog:
         self._record.put_target(fields, view.raw_path, view.query_string)
         put_answer(fields, view.route, view.status, view.http_version, host)
         size = len(view.raw_path) + len(view.query_string) + len(host or b"")
-        text = None if fields.cut else f'"{members(fields.values)}'
+        text = None if fields.cut else f'"{self._members(fields.values)}'
         return _remember(self._requests, key, size, text, _REQUEST_LIMIT)
 
     def _prepare_sender(self, view: ExchangeView) -> bool:
@@ -496,9 +514,9 @@ class AccessLog:
         about.text("connection_id", connection.id)
         put_listener(listener, connection)
         texts = (
-            members(sender.values),
-            f'{members(about.values)},"connection_request":',
-            members(listener.values),
+            self._members(sender.values),
+            f'{self._members(about.values)},"connection_request":',
+            self._members(listener.values),
         )
         if sender.cut or about.cut or listener.cut or sum(map(len, texts)) > _SENDER_LIMIT:
             return False
@@ -510,17 +528,18 @@ class AccessLog:
         fields = Fields()
         put_sizes(fields, view)
         key = (view.request_body_size, view.response_body_size, view.request_size, view.response_size)
-        return _remember(self._sizes, key, 0, members(fields.values), _REQUEST_LIMIT)
+        return _remember(self._sizes, key, 0, self._members(fields.values), _REQUEST_LIMIT)
 
     # --- Lines for people ---------------------------------------------------------------------
 
     def _write_console(self, view: ExchangeView) -> None:
-        self._write_readable(self._values(view), self._clock.offset + view.ended, view.client)
+        wall = self._clock.offset + view.ended
+        self._write_readable(self._values(view), wall, view.client, level_of(view))
 
-    def _write_readable(self, values: Record, wall: float, client: Address | None) -> None:
-        text = console_line(values, wall, client, colored=self._colored)
+    def _write_readable(self, values: Record, wall: float, client: Address | None, level: Level) -> None:
+        text = console_line(values, wall, self._redaction.client(client), colored=self._colored)
         line = text.encode("ascii", "backslashreplace").decode()
         if len(line) >= self._limit:
             line = line[: self._limit - 1]
             values["truncated"] = ["line"]
-        self._append(f"{line}\n", values)
+        self._append(f"{line}\n", values, level)

@@ -11,7 +11,6 @@ Owns the handler on the logger `obsserve` and the sink behind it. Rules:
 from __future__ import annotations
 
 import atexit
-import json
 import logging
 import os
 import sys
@@ -26,6 +25,7 @@ from obsserve.telemetry.accessfields import painted, printable, timestamp
 from obsserve.telemetry.catalogue import COMPLETE, error_type_of
 from obsserve.telemetry.correlation import CorrelatedLogRecord
 from obsserve.telemetry.logsink import LINE_LIMIT, LogSink, colors_wanted, descriptor_of, line_format
+from obsserve.telemetry.plain import dumps, plain
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -45,7 +45,6 @@ MESSAGE_EVENT: Final = "log"
 
 _MESSAGE_CAP: Final = 1024
 _STACK_CAP: Final = 8192
-_DEEPEST: Final = 4
 # How long the end of the process waits for its last lines.
 _LAST_LINES_SECONDS: Final = 1.0
 _ENVELOPE: Final = ("timestamp", "level", "event", "logger", "service_name", "process_pid")
@@ -241,11 +240,11 @@ def _format(handler: logging.Handler, record: logging.LogRecord) -> str:
     try:
         return handler.format(record)
     except Exception as fault:  # noqa: BLE001 - a wrong call of a logger still leaves a line
-        said = f"{_plain(record.msg)!r} (log call failed: {type(fault).__name__})"
-        plain = logging.LogRecord(
+        said = f"{plain(record.msg)!r} (log call failed: {type(fault).__name__})"
+        bare = logging.LogRecord(
             record.name, record.levelno, record.pathname, record.lineno, said, None, None
         )
-        return handler.format(plain)
+        return handler.format(bare)
 
 
 def _of_app(name: str) -> bool:
@@ -330,54 +329,31 @@ class _Json:
         self._limit = limit - 1  # the newline
 
     def __call__(self, _logger: Any, _method: str, values: MutableMapping[str, Any]) -> str:
-        plain = {str(name): _plain(value) for name, value in values.items()}
-        line = _dumps(plain)
+        shown = {str(name): plain(value) for name, value in values.items()}
+        line = dumps(shown)
         cut: list[str] = []
-        while len(line) > self._limit and (name := _longest(plain)) is not None:
+        while len(line) > self._limit and (name := _longest(shown)) is not None:
             if name not in cut:
                 cut.append(name)
-            text = plain[name] if isinstance(plain[name], str) else _dumps(plain[name])
+            text = shown[name] if isinstance(shown[name], str) else dumps(shown[name])
             keep = len(text) - (len(line) - self._limit) - 64
             if keep < 32:
                 # Not even without most of it: its text is escaped to much more than its length.
                 keep = len(text) // 2
-            plain[name] = text[-keep:] if name.endswith("stacktrace") and keep else text[:keep]
-            plain["truncated"] = cut
-            line = _dumps(plain)
+            shown[name] = text[-keep:] if name.endswith("stacktrace") and keep else text[:keep]
+            shown["truncated"] = cut
+            line = dumps(shown)
         return line
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def _longest(values: dict[str, Any]) -> str | None:
     sizes = {
-        name: len(_dumps(value))
+        name: len(dumps(value))
         for name, value in values.items()
         if name not in _ENVELOPE and name != "truncated"
     }
     longest = max(sizes, key=sizes.__getitem__, default=None)
     return longest if longest is not None and sizes[longest] > 2 else None
-
-
-def _plain(value: Any, depth: int = 0) -> Any:
-    """Return the value as JSON can hold it: what it cannot becomes text."""
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, float):
-        return value if value - value == 0 else str(value)
-    if isinstance(value, str):
-        # A lone surrogate is escaped by the encoder into something that strict parsers refuse.
-        return value.encode("utf-8", "replace").decode()
-    if depth < _DEEPEST and isinstance(value, dict):
-        return {str(_plain(str(name))): _plain(inner, depth + 1) for name, inner in value.items()}
-    if depth < _DEEPEST and isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(inner, depth + 1) for inner in value]
-    try:
-        return _plain(repr(value))
-    except Exception:  # noqa: BLE001 - whatever the application's __repr__ does
-        return f"({type(value).__name__})"
 
 
 class _Console:

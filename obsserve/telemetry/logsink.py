@@ -41,17 +41,13 @@ _FIRST_PAUSE: Final = 0.1
 _LAST_PAUSE: Final = 5.0
 
 
-class LogSettings(Protocol):
+class LogSettings(RedactionSettings, FieldSettings, Protocol):
     """What the logs read of the server's settings."""
 
     @property
     def log_level(self) -> int | str: ...
     @property
     def log_format(self) -> str: ...
-    @property
-    def log_query(self) -> str: ...
-    @property
-    def log_query_allow(self) -> tuple[str, ...]: ...
     @property
     def log_buffer_bytes(self) -> int: ...
     @property

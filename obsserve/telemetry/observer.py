@@ -167,6 +167,11 @@ class ExchangeView(Protocol):
     @property
     def response_headers(self) -> Headers: ...
     @property
+    def bound(self) -> dict[str, Any] | None:
+        """Fields that the application has bound to it, for its line; None when there are none."""
+        ...
+
+    @property
     def scope(self) -> dict[str, Any] | None:
         """The ASGI scope; None for a request that no application saw."""
         ...
