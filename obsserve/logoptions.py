@@ -67,9 +67,7 @@ def field_rule(value: Any) -> FieldRule:
     name, _, mode = filled_text(value).partition("=")
     mode, _, new_name = mode.partition(":")
     if not _known(name):
-        raise BadValue(
-            f"there is no field {name!r}", "docs/telemetry.md lists the fields of the access line"
-        )
+        raise BadValue(f"there is no field {name!r}", "docs/telemetry.md lists the fields of the access line")
     if mode not in _MODES or bool(new_name) is not (mode == "rename"):
         raise BadValue(f"{value!r} does not say what to do", _FIELD_REMEDY)
     if new_name and _FIELD_NAME.fullmatch(new_name) is None:

@@ -202,6 +202,8 @@ def printed(config: Config) -> str:
             if value is None and option.words_for_none:
                 value = option.words_for_none[0]
             assignment = f"{option.name} = {_toml(value)}" if value is not None else f"# {option.name} ="
+            if option.name == "log_hash_key" and value is not None:
+                assignment = f"# {option.name} = a secret"
             lines.append(f"{assignment:<42}  # {config.origins.get(option.name, 'default')}")
     return "\n".join(lines).lstrip()
 
@@ -213,7 +215,7 @@ def _toml(value: Any) -> str:
         return f"{{{', '.join(f'{json.dumps(key)} = {_toml(inner)}' for key, inner in value.items())}}}"
     if isinstance(value, LogLevel):
         value = value.name.lower()
-    return json.dumps(value)
+    return json.dumps(value, default=str)  # a rule is written as it is given
 
 
 INTRODUCTION = """\

@@ -38,6 +38,7 @@ from obsserve.checks import (
 )
 from obsserve.errors import ConfigError, Problem
 from obsserve.logconfig import BUILT_IN, log_config
+from obsserve.logoptions import FieldRule, PathRatio, field_rule, path_pattern, path_ratio
 from obsserve.resource import SERVICE_NAME, resource_attributes
 
 Lifespan = Literal["auto", "on", "off"]
@@ -58,6 +59,8 @@ ForwardingHeader = Literal[
     "x-real-ip",
 ]
 MetricsProfile = Literal["minimal", "standard", "full"]
+LogKeys = Literal["prometheus", "otel"]
+ClientIP = Literal["keep", "mask", "hash", "drop"]
 LogQuery = Literal["auto", "redact-all", "redact-listed", "drop", "keep"]
 
 APPLICATION = "Application"
@@ -318,6 +321,28 @@ class Settings:
         help="What is logged of a query; auto: keep on a terminal's console lines, redact-all in JSON.")
     log_query_allow: tuple[str, ...] = option((), group=LOGGING, check=filled_text, metavar="KEY", multiple=True,
         help="A query key whose value stays readable in the log. May be given several times.")
+    log_client_ip: ClientIP = option("keep", group=LOGGING, choices=get_args(ClientIP),
+        help="What is logged of clients' addresses: mask keeps /24 and /48, hash a keyed hash.")
+    log_hash_key: str | None = option(None, group=LOGGING, check=filled_text, metavar="SECRET",
+        help="The key of hashed log fields; better given in the environment than as a flag.")
+    log_request_header: tuple[str, ...] = option((), group=LOGGING, check=header_name, metavar="NAME", multiple=True,
+        help="Log this request header; the values of those that carry secrets are hidden. May be given several times.")
+    log_response_header: tuple[str, ...] = option((), group=LOGGING, check=header_name, metavar="NAME", multiple=True,
+        help="Log this response header, likewise.")
+    log_field: tuple[FieldRule, ...] = option((), group=LOGGING, check=field_rule, metavar="NAME=MODE", multiple=True,
+        help="Change a field of JSON access lines: NAME=drop, NAME=redact, NAME=hash, NAME=rename:OTHER. May be given several times.")
+    log_keys: LogKeys = option("prometheus", group=LOGGING, choices=get_args(LogKeys),
+        help="How the keys of JSON access lines are spelled: http_route, or http.route.")
+    log_status_499: bool = option(False, group=LOGGING, check=switch,
+        help="Log the status 499 for a client that left before it was answered, as nginx does, in place of none.")
+    access_log_exclude: tuple[str, ...] = option((), group=LOGGING, check=path_pattern, metavar="PATTERN", multiple=True,
+        help="No access line for a success at this path (* is any text), unless it was slow. May be given several times.")
+    log_sample_ratio: float = option(1.0, group=LOGGING, check=ratio, metavar="RATIO",
+        help="Which share of ordinary access lines is written; errors, slow requests and sampled traces always are.")
+    log_sample_path: tuple[PathRatio, ...] = option((), group=LOGGING, check=path_ratio, metavar="PATTERN=RATIO", multiple=True,
+        help="Another share for the paths that fit a pattern; the first that fits counts. May be given several times.")
+    log_slow: float | None = option(1.0, group=LOGGING, check=seconds, metavar="SECONDS", words_for_none=OFF,
+        help="A request that takes this long is logged whatever is left out otherwise.")
     log_buffer_bytes: int = option(4 * 1024 * 1024, group=LOGGING, check=whole(16384), metavar="BYTES",
         help="How many bytes of log lines may wait for a slow reader; further lines are dropped and counted.")
     use_colors: bool | None = option(None, group=LOGGING, check=switch, words_for_none=("auto",), default_text="on a terminal",
@@ -371,6 +396,11 @@ class Settings:
             object.__setattr__(self, "limit_request_headers", self.h11_max_incomplete_event_size)
 
     def _contradictions(self) -> Iterator[Problem]:
+        hashes = self.log_client_ip == "hash" or any(
+            isinstance(rule, FieldRule) and rule.mode == "hash" for rule in self.log_field
+        )
+        if hashes and not self.log_hash_key:
+            yield Problem("log_hash_key", "hashed fields need a key", "set OBSSERVE_LOG_HASH_KEY to a secret")
         if self.uds is not None and self.fd is not None:
             yield Problem("uds", "it excludes fd", "give one of the two")
         if self.proxy_protocol and (not isinstance(self.http, str) or ":" in self.http):

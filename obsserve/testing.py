@@ -91,7 +91,7 @@ class MemoryTransport(asyncio.Transport):
 
 FROZEN = (
     "connection_request", "request_id", "method", "raw_path", "query_string", "http_version", "scheme", "client",
-    "request_headers", "response_headers", "route", "status", "ending", "outcome", "error_type", "exception",
+    "request_headers", "response_headers", "bound", "route", "status", "ending", "outcome", "error_type", "exception",
     "app_protocol_error", "response_origin", "disconnect_phase", "flags", "pipelined", "request_body_size",
     "response_body_size", "request_size", "response_size", "began", "head_done", "app_started", "body_done",
     "response_started", "first_byte", "ended", "write_blocked",

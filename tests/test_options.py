@@ -224,6 +224,7 @@ class TestPrinted:
             "env_file",
             "h11_max_incomplete_event_size",
             "access_log_format",
+            "log_hash_key",
             "otlp_protocol",
             "trace_sample_ratio",
         }

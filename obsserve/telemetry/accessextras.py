@@ -98,5 +98,3 @@ class ExtendedAccessLog(AccessLog):
     def _write_whole(self, view: ExchangeView) -> None:
         self._whole = True  # a record has everything
         super()._write_whole(view)
-
-

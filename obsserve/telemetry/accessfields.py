@@ -16,8 +16,8 @@ from obsserve.telemetry.catalogue import KNOWN_METHODS, LAG_FLAG_SECONDS, OTHER
 from obsserve.telemetry.plain import dumps, plain
 
 if TYPE_CHECKING:
-    from obsserve.telemetry.catalogue import Outcome
     from obsserve.telemetry.accessextras import LineExtras
+    from obsserve.telemetry.catalogue import Outcome
     from obsserve.telemetry.logfields import FieldPolicy
     from obsserve.telemetry.observer import Address, ConnectionView, ExchangeView, SessionView
     from obsserve.telemetry.redact import QueryPolicy

@@ -71,9 +71,26 @@ _ENDING_LIMIT: Final = 320
 _LARGEST_DIVISOR: Final = 256
 # What the fast line writes by itself: a policy for one of these makes every line one of its record.
 _INLINE: Final = frozenset(
-    "timestamp start_time request_id trace_id span_id trace_flags duration_seconds ttfb_seconds queue_seconds "
-    "receive_seconds app_seconds send_seconds write_blocked_seconds loop_lag_max_seconds connection_id "
-    "connection_request outcome response_origin".split()
+    [
+        "timestamp",
+        "start_time",
+        "request_id",
+        "trace_id",
+        "span_id",
+        "trace_flags",
+        "duration_seconds",
+        "ttfb_seconds",
+        "queue_seconds",
+        "receive_seconds",
+        "app_seconds",
+        "send_seconds",
+        "write_blocked_seconds",
+        "loop_lag_max_seconds",
+        "connection_id",
+        "connection_request",
+        "outcome",
+        "response_origin",
+    ]
 )
 
 _THREE_DIGITS: Final = [f"{number:03d}" for number in range(1000)]
@@ -329,7 +346,12 @@ class AccessLog:
         first_byte = view.first_byte
         target = view.parts
         status = view.status
-        if not (response_started and body_done and first_byte) or target is None or status is None or view.bound:
+        if (
+            not (response_started and body_done and first_byte)
+            or target is None
+            or status is None
+            or view.bound
+        ):
             self._write_whole(view)  # a stage is missing, which is seldom so, or the application adds fields
             return
         connection = view.connection

@@ -17,10 +17,12 @@ import uuid
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict
 
 from obsserve.logconfig import BUILT_IN
+from obsserve.telemetry.accessextras import ExtendedAccessLog, LineExtras
 from obsserve.telemetry.accesslog import AccessLog
+from obsserve.telemetry.logpolicy import SelectedAccess, Selection
 from obsserve.telemetry.logrecords import ACCESS_LOGGER, AccessGate, AccessRecords
-from obsserve.telemetry.logsink import LogSettings, LogSink, line_format
-from obsserve.telemetry.redact import query_policy
+from obsserve.telemetry.logsink import LogSettings, LogSink, NoCounters, line_format
+from obsserve.telemetry.redact import redaction
 
 if TYPE_CHECKING:
     from obsserve.telemetry.accesslog import LoopLag, WallClock
@@ -41,6 +43,18 @@ class AccessSettings(LogSettings, Protocol):
     def access_log_format(self) -> str | None: ...
     @property
     def log_config(self) -> Any: ...
+    @property
+    def access_log_exclude(self) -> tuple[str, ...]: ...
+    @property
+    def log_sample_ratio(self) -> float: ...
+    @property
+    def log_sample_path(self) -> tuple[Any, ...]: ...
+    @property
+    def log_slow(self) -> float | None: ...
+    @property
+    def log_request_header(self) -> tuple[str, ...]: ...
+    @property
+    def log_response_header(self) -> tuple[str, ...]: ...
 
 
 class AccessOutput:
@@ -77,17 +91,24 @@ class AccessOutput:
             "service_instance_id": service_instance_id or str(uuid.uuid4()),
             "worker": worker,
         }
+        extras = _extras(settings, stdout)
         logger = logging.getLogger(ACCESS_LOGGER)
         own = settings.log_config == BUILT_IN
         if own:
-            line = _line(settings, STDOUT if stdout is None else stdout, counters, service)
+            line = _line(settings, STDOUT if stdout is None else stdout, counters, service, extras)
             self._parts.append(line)
             self.observers.append(_gated(line, settings, stdout, counters))
         if logger.handlers if own else logger.hasHandlers():
             # Each exchange is counted once.
-            records = AccessRecords(settings, stdout=stdout, counters=None if own else counters, **service)
+            told = None if own else counters
+            records = AccessRecords(settings, stdout=stdout, counters=told, extras=extras, **service)
             self._parts.append(records)
             self.observers.append(records)
+        if self.observers and extras is not None and Selection.needed(settings):
+            told = NoCounters() if counters is None else counters
+            self.observers = [
+                SelectedAccess(Selection(settings), self.observers, extras=extras, counters=told)
+            ]
 
     def flush(self) -> None:
         """Hand over what is rendered, and tell the counters. The ticker calls this."""
@@ -107,9 +128,25 @@ class _Service(TypedDict):
     worker: int
 
 
-def _line(settings: AccessSettings, fd: int, counters: LogCounters | None, service: _Service) -> Line:
+def _extras(settings: AccessSettings, fd: int | None) -> LineExtras | None:
+    """Return what lines hold beyond their own fields, None when that is nothing."""
+    wanted = settings.log_request_header, settings.log_response_header
+    if not any(wanted) and not Selection.needed(settings):
+        return None
+    return LineExtras(*wanted, redaction(settings, line_format(settings.log_format, fd)).headers)
+
+
+def _line(
+    settings: AccessSettings,
+    fd: int,
+    counters: LogCounters | None,
+    service: _Service,
+    extras: LineExtras | None,
+) -> Line:
     sink = LogSink(fd, capacity_bytes=settings.log_buffer_bytes, counters=counters)
     if settings.access_log_format is None:
+        if extras is not None:
+            return ExtendedAccessLog(sink, settings, extras=extras, counters=counters, **service)
         return AccessLog(sink, settings, counters=counters, **service)
     from obsserve.telemetry.logformats import FormattedAccessLog  # noqa: PLC0415  (for those who ask for it)
 
@@ -124,4 +161,4 @@ def _gated(
     if not AccessGate.needed():
         return line
     shown_as = line_format(settings.log_format, stdout)
-    return AccessGate(line, query_policy(settings.log_query, shown_as, settings.log_query_allow), counters)
+    return AccessGate(line, redaction(settings, shown_as), counters)

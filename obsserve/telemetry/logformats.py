@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.accessformat import parse_access_format
 from obsserve.telemetry.logsink import NoCounters, line_format
-from obsserve.telemetry.redact import REDACTED, SENSITIVE_WORD, query_policy
+from obsserve.telemetry.redact import redaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from obsserve.accessformat import Atom, ParsedFormat
     from obsserve.telemetry.accesslog import WallClock
     from obsserve.telemetry.logsink import LogCounters, LogSettings, LogSink
-    from obsserve.telemetry.observer import ExchangeView, Headers
-    from obsserve.telemetry.redact import QueryPolicy
+    from obsserve.telemetry.observer import Address, ExchangeView, Headers
+    from obsserve.telemetry.redact import Redaction
 
     Renderer = Callable[["ExchangeView"], str]
 
@@ -63,11 +63,11 @@ class AccessFormat:
 
     Args:
         parsed: the format.
-        policy: what may be said of a query.
+        policy: what may be said.
         clock: turns the exchanges' times into wall-clock time.
     """
 
-    def __init__(self, parsed: ParsedFormat, policy: QueryPolicy, clock: WallClock) -> None:
+    def __init__(self, parsed: ParsedFormat, policy: Redaction, clock: WallClock) -> None:
         self._policy = policy
         self._clock = clock
         self._second = -1
@@ -95,7 +95,7 @@ class AccessFormat:
     def query(self, view: ExchangeView) -> str:
         if not view.query_string:
             return ""
-        return escaped(self._policy.apply(view.query_string.decode("latin-1")) or "")
+        return escaped(self._policy.query.apply(view.query_string.decode("latin-1")) or "")
 
     def question(self, view: ExchangeView) -> str:
         """Return the query with its question mark."""
@@ -109,6 +109,24 @@ class AccessFormat:
         if not view.method:
             return "-"
         return f"{escaped(view.method)} {self.target(view)} {_protocol(view)}".rstrip()
+
+    def client(self, view: ExchangeView) -> str:
+        return self._address(view.client)
+
+    def peer(self, view: ExchangeView) -> str:
+        return self._address(view.connection.peer)
+
+    def _address(self, address: Address | None) -> str:
+        text = self._policy.address_text(address[0]) if address else None
+        return escaped(text) if text else "-"
+
+    def given(self, kind: str, name: str) -> Renderer:
+        """Return what renders a request header (i), a response header (o) or an environment variable (e)."""
+        if kind == "e":
+            value = escaped(os.environ.get(name, "-"))
+            return lambda _view: value
+        shown = self._policy.headers.shown(name)
+        return lambda view: "-" if (found := _field(view, kind, name)) is None else escaped(shown(found))
 
     def began(self, view: ExchangeView) -> float:
         return self._clock.offset + view.began
@@ -147,13 +165,13 @@ def _apache(atom: Atom, form: AccessFormat) -> Renderer:
         if name == "p":
             return {"remote": _peer_port, "canonical": _host_port}.get(argument, _local_port)
         if name == "a":
-            return _peer
-        return _given(name, argument)
+            return form.peer
+        return form.given(name, argument)
     renderers: dict[str, Renderer] = {
         "q": form.question,
         "r": form.request_line,
         "t": form.time,
-        "a": _client,
+        "a": form.client,
         "A": lambda view: view.connection.local[0] if view.connection.local else "-",
         "H": lambda view: _protocol(view) or "-",
         "I": lambda view: str(view.request_size),
@@ -167,13 +185,13 @@ def _apache(atom: Atom, form: AccessFormat) -> Renderer:
         "V": _host,
         "v": _host,
     }
-    return renderers[name] if name in renderers else _of_both(name)
+    return renderers[name] if name in renderers else _of_both(name, form)
 
 
 def _gunicorn(atom: Atom, form: AccessFormat) -> Renderer:
     name, argument = atom.name, atom.argument
     if argument is not None:
-        return _given(name, argument)
+        return form.given(name, argument)
     renderers: dict[str, Renderer] = {
         "q": form.query,
         "r": form.request_line,
@@ -181,8 +199,8 @@ def _gunicorn(atom: Atom, form: AccessFormat) -> Renderer:
         "t": form.time,
         "Uq": form.target,
         "H": _protocol,
-        "f": _given("i", "referer"),
-        "a": _given("i", "user-agent"),
+        "f": form.given("i", "referer"),
+        "a": form.given("i", "user-agent"),
         "T": lambda view: str(int(_duration(view))),
         "M": lambda view: str(int(_duration(view) * 1e3)),
         "L": lambda view: f"{_duration(view):.6f}",
@@ -190,13 +208,13 @@ def _gunicorn(atom: Atom, form: AccessFormat) -> Renderer:
         "S": lambda view: view.scheme or "-",
         "st": _phrase,
     }
-    return renderers[name] if name in renderers else _of_both(name)
+    return renderers[name] if name in renderers else _of_both(name, form)
 
 
-def _of_both(name: str) -> Renderer:
+def _of_both(name: str, form: AccessFormat) -> Renderer:
     """Return what renders an atom that means the same in both languages."""
     renderers: dict[str, Renderer] = {
-        "h": _client,
+        "h": form.client,
         "l": lambda _view: "-",
         "u": _user,
         "m": lambda view: escaped(view.method) or "-",
@@ -207,16 +225,6 @@ def _of_both(name: str) -> Renderer:
         "D": lambda view: str(int(_duration(view) * 1e6)),
     }
     return renderers[name]
-
-
-def _given(kind: str, name: str) -> Renderer:
-    """Return what renders a request header (i), a response header (o) or an environment variable (e)."""
-    if kind == "e":
-        value = escaped(os.environ.get(name, "-"))
-        return lambda _view: value
-    if SENSITIVE_WORD.search(name) is not None:
-        return lambda view: REDACTED if _field(view, kind, name) is not None else "-"
-    return lambda view: "-" if (found := _field(view, kind, name)) is None else escaped(found)
 
 
 def _field(view: ExchangeView, kind: str, name: str) -> bytes | None:
@@ -232,14 +240,6 @@ def _duration(view: ExchangeView) -> float:
 
 def _protocol(view: ExchangeView) -> str:
     return f"HTTP/{view.http_version}" if view.http_version else ""
-
-
-def _client(view: ExchangeView) -> str:
-    return escaped(view.client[0]) if view.client else "-"
-
-
-def _peer(view: ExchangeView) -> str:
-    return escaped(view.connection.peer[0]) if view.connection.peer else "-"
 
 
 def _port(address: Any) -> str:
@@ -311,9 +311,7 @@ class FormattedAccessLog:
         self._sink = sink
         self._counters: LogCounters = NoCounters() if counters is None else counters
         # What is stored and what a terminal shows are told apart as for the server's own lines.
-        policy = query_policy(
-            settings.log_query, line_format(settings.log_format, sink.fd), settings.log_query_allow
-        )
+        policy = redaction(settings, line_format(settings.log_format, sink.fd))
         self._format = AccessFormat(parse_access_format(text), policy, clock)
         self._limit = sink.line_limit - 1
         self._lines: list[str] = []

@@ -68,7 +68,7 @@ class Selection:
         self._ratio = settings.log_sample_ratio
         self._slow = float("inf") if settings.log_slow is None else settings.log_slow
         self._excluded = path_expression(settings.access_log_exclude)
-        self._shares = [
+        self._shares: list[tuple[re.Pattern[bytes], float]] = [
             (expression, rule.ratio)
             for rule in settings.log_sample_path
             if (expression := path_expression([rule.pattern])) is not None

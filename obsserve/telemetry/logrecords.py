@@ -20,16 +20,18 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.telemetry.accessfields import AccessRecord, Record, level_of, printable
+from obsserve.telemetry.logfields import field_policy
 from obsserve.telemetry.logsink import NoCounters, line_format
-from obsserve.telemetry.redact import query_policy
+from obsserve.telemetry.redact import redaction
 
 if TYPE_CHECKING:
     from contextvars import Context
 
+    from obsserve.telemetry.accessextras import LineExtras
     from obsserve.telemetry.accesslog import LoopLag, WallClock
     from obsserve.telemetry.logsink import LogCounters, LogSettings
     from obsserve.telemetry.observer import ExchangeHook, ExchangeView, SessionHook, SessionView
-    from obsserve.telemetry.redact import QueryPolicy
+    from obsserve.telemetry.redact import Redaction
 
 Arguments = tuple[str, str, str, str, int]
 
@@ -47,13 +49,13 @@ _error_log = logging.getLogger("obsserve.error")
 _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-def record_arguments(view: ExchangeView, policy: QueryPolicy) -> Arguments:
+def record_arguments(view: ExchangeView, policy: Redaction) -> Arguments:
     """Return the arguments of an exchange's record, in uvicorn's order."""
     status = view.status
     if status is None:
         status = CLIENT_WENT_AWAY if view.outcome == "client_disconnected" else NO_RESPONSE
     return (
-        _client(view),
+        _client(view, policy),
         printable(view.method) or "-",
         _target(view, policy),
         view.http_version or "-",
@@ -61,22 +63,27 @@ def record_arguments(view: ExchangeView, policy: QueryPolicy) -> Arguments:
     )
 
 
-def session_arguments(session: SessionView, policy: QueryPolicy) -> Arguments:
+def session_arguments(session: SessionView, policy: Redaction) -> Arguments:
     """Return the arguments of a WebSocket session's record: its close code stands where the status does."""
     view = session.exchange
-    return _client(view), SESSION_METHOD, _target(view, policy), view.http_version, session.close_code
+    return _client(view, policy), SESSION_METHOD, _target(view, policy), view.http_version, session.close_code
 
 
-def _client(view: ExchangeView) -> str:
-    if view.client is None:
+def _client(view: ExchangeView, policy: Redaction) -> str:
+    client = policy.client(view.client)
+    if client is None:
         return ""
-    host, port = view.client
+    host, port = client
     return printable(host if port is None else f"{host}:{port}")
 
 
-def _target(view: ExchangeView, policy: QueryPolicy) -> str:
+def _target(view: ExchangeView, policy: Redaction) -> str:
     path = view.raw_path.decode("utf-8", "backslashreplace")
-    query = policy.apply(view.query_string.decode("utf-8", "backslashreplace")) if view.query_string else None
+    query = (
+        policy.query.apply(view.query_string.decode("utf-8", "backslashreplace"))
+        if view.query_string
+        else None
+    )
     return printable(f"{path}?{query}" if query else path) or "-"
 
 
@@ -94,6 +101,7 @@ class AccessRecords:
         stdout: descriptor of standard output, which decides what `--log-query auto` means.
         service_instance_id: one for all workers of a server; made up when not given.
         worker: slot of this worker.
+        extras: captured headers, and the record's weight.
     """
 
     def __init__(
@@ -106,6 +114,7 @@ class AccessRecords:
         stdout: int | None = None,
         service_instance_id: str | None = None,
         worker: int = 0,
+        extras: LineExtras | None = None,
     ) -> None:
         self._clock = clock
         self._lag = lag
@@ -117,10 +126,9 @@ class AccessRecords:
             "worker": worker,
             "process_pid": os.getpid(),
         }
-        self._policy = query_policy(
-            settings.log_query, line_format(settings.log_format, stdout), settings.log_query_allow
-        )
-        self._record = AccessRecord(service, self._policy)
+        self._policy = redaction(settings, line_format(settings.log_format, stdout))
+        shape = field_policy(settings, self._policy.address)
+        self._record = AccessRecord(service, self._policy.query, extras, shape)
         self.capacity: Final = settings.log_buffer_bytes // _RECORD_BYTES
         self._queue: SimpleQueue[tuple[float, Arguments, Record, Context] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -244,11 +252,11 @@ class AccessGate:
 
     Args:
         line: the observer that writes the line.
-        policy: what the filters may see of a query.
+        policy: what the filters may see.
         counters: told of each line that is filtered.
     """
 
-    def __init__(self, line: Any, policy: QueryPolicy, counters: LogCounters | None = None) -> None:
+    def __init__(self, line: Any, policy: Redaction, counters: LogCounters | None = None) -> None:
         self._write: ExchangeHook = line.exchange_ended
         self._policy = policy
         self._counters: LogCounters = NoCounters() if counters is None else counters

@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -41,13 +41,27 @@ _FIRST_PAUSE: Final = 0.1
 _LAST_PAUSE: Final = 5.0
 
 
-class LogSettings(RedactionSettings, FieldSettings, Protocol):
+class LogSettings(Protocol):
     """What the logs read of the server's settings."""
 
     @property
     def log_level(self) -> int | str: ...
     @property
     def log_format(self) -> str: ...
+    @property
+    def log_query(self) -> str: ...
+    @property
+    def log_query_allow(self) -> tuple[str, ...]: ...
+    @property
+    def log_client_ip(self) -> str: ...
+    @property
+    def log_hash_key(self) -> str | None: ...
+    @property
+    def log_field(self) -> tuple[Any, ...]: ...
+    @property
+    def log_keys(self) -> str: ...
+    @property
+    def log_status_499(self) -> bool: ...
     @property
     def log_buffer_bytes(self) -> int: ...
     @property

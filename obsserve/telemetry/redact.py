@@ -47,8 +47,18 @@ AddressMode = Literal["keep", "mask", "hash", "drop"]
 
 # The headers whose values are URLs, which carry queries and user-info of their own.
 _URL_HEADERS: Final = frozenset(
-    "content-location location origin referer referrer refresh x-forwarded-uri x-original-uri x-original-url "
-    "x-rewrite-url".split()
+    [
+        "content-location",
+        "location",
+        "origin",
+        "referer",
+        "referrer",
+        "refresh",
+        "x-forwarded-uri",
+        "x-original-uri",
+        "x-original-url",
+        "x-rewrite-url",
+    ]
 )
 _USER_INFO: Final = re.compile(r"//[^/?#@]*@")
 # Regular expressions of header names, separated by commas; as in OpenTelemetry's own instrumentation.

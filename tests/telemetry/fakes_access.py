@@ -98,6 +98,17 @@ class AccessSettings:
     log_query_allow: tuple = ("page",)
     log_buffer_bytes: int = 1 << 20
     use_colors: Any = None
+    log_client_ip: str = "keep"
+    log_hash_key: Any = None
+    log_field: tuple = ()
+    log_keys: str = "prometheus"
+    log_status_499: bool = False
+    access_log_exclude: tuple = ()
+    log_sample_ratio: float = 1.0
+    log_sample_path: tuple = ()
+    log_slow: Any = 1.0
+    log_request_header: tuple = ()
+    log_response_header: tuple = ()
     service_name: str = "shop"
 
 

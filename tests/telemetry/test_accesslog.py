@@ -19,7 +19,11 @@ from obsserve.telemetry.observer import Hooks
 
 T0 = 1000.25
 # What stands in an exchange's line; the others are a WebSocket session's.
-FIELDS = [entry for entry in catalogue.LOG_FIELDS if entry.present != "session"]
+FIELDS = [
+    entry
+    for entry in catalogue.LOG_FIELDS
+    if entry.present not in ("session", "captured", "less than 1", "bound")
+]
 NAMES = [entry.name for entry in FIELDS]
 
 
@@ -58,6 +62,7 @@ class FakeExchange:
     fields: dict = field(default_factory=lambda: {b"host": b"shop.example:8000", b"user-agent": b"curl/8"})
     scope: Any = field(default_factory=lambda: {"type": "http"})
     route: str = "/items/{id}"
+    bound: Any = None
     websocket: bool = False
     ordinary: bool = False
     trace: Any = None
@@ -94,6 +99,17 @@ class FakeSettings:
     log_query_allow: tuple = ("page",)
     log_buffer_bytes: int = 4 << 20
     use_colors: Any = None
+    log_client_ip: str = "keep"
+    log_hash_key: Any = None
+    log_field: tuple = ()
+    log_keys: str = "prometheus"
+    log_status_499: bool = False
+    access_log_exclude: tuple = ()
+    log_sample_ratio: float = 1.0
+    log_sample_path: tuple = ()
+    log_slow: Any = 1.0
+    log_request_header: tuple = ()
+    log_response_header: tuple = ()
     service_name: str = "shop.main:app"
 
 

@@ -21,14 +21,14 @@ from obsserve.accessformat import (
 from obsserve.checks import BadValue
 from obsserve.telemetry.logformats import AccessFormat, FormattedAccessLog, escaped
 from obsserve.telemetry.logsink import LogSink
-from obsserve.telemetry.redact import QueryPolicy
+from redactions import of_query
 
 REQUEST_TIME = time.strftime("[%d/%b/%Y:%H:%M:%S %z]", time.localtime(WALL))
 GUNICORN_DEFAULT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
 
 def line(text, view=None, mode="keep", **changes):
-    form = AccessFormat(parse_access_format(text), QueryPolicy(mode, ("page",)), CLOCK)
+    form = AccessFormat(parse_access_format(text), of_query(mode, ("page",)), CLOCK)
     return form.line(view or exchange(**changes))
 
 

@@ -13,10 +13,10 @@ from obsserve.telemetry.accesslog import AccessLog
 from obsserve.telemetry.accessoutput import AccessOutput
 from obsserve.telemetry.logformats import FormattedAccessLog
 from obsserve.telemetry.logrecords import AccessGate, AccessRecords, record_arguments
-from obsserve.telemetry.redact import QueryPolicy
+from redactions import of_query
 
 LOGGER = logging.getLogger("obsserve.access")
-KEEP = QueryPolicy("keep")
+KEEP = of_query("keep")
 
 
 class Collect(logging.Handler):
@@ -60,7 +60,7 @@ class TestArguments:
         )  # fmt: skip
 
     def test_the_query_follows_its_policy(self):
-        assert record_arguments(exchange(), QueryPolicy("drop"))[2] == "/items/17"
+        assert record_arguments(exchange(), of_query("drop"))[2] == "/items/17"
         assert record_arguments(exchange(query_string=b""), KEEP)[2] == "/items/17"
 
     @pytest.mark.parametrize(

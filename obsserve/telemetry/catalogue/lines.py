@@ -18,7 +18,7 @@ class LogField:
     """
 
     name: str
-    type: Literal["string", "int", "float", "bool", "array"]
+    type: Literal["string", "int", "float", "bool", "array", "object"]
     help: str
     present: str = "always"
 
@@ -97,6 +97,10 @@ LOG_FIELDS: Final = (
     LogField("websocket_messages_sent", "int", "messages sent", "session"),
     LogField("websocket_bytes_received", "int", "payload bytes received", "session"),
     LogField("websocket_bytes_sent", "int", "payload bytes sent", "session"),
+    LogField("http_request_header_<name>", "array", "values of a request header", "captured"),
+    LogField("http_response_header_<name>", "array", "values of a response header", "captured"),
+    LogField("sample_rate", "float", "the line stands for 1/sample_rate exchanges", "less than 1"),
+    LogField("app", "object", "what the application has bound", "bound"),
     LogField("truncated", "array", "names of the fields that were cut", "a field was cut"),
 )
 
@@ -128,3 +132,28 @@ FLAGS: Final[dict[str, str]] = {
 
 # Lag above which the flag LG is set.
 LAG_FLAG_SECONDS: Final = 0.1
+
+# The status that nginx logs for a client that left before it was answered; for `--log-status-499`.
+CLIENT_CLOSED_REQUEST: Final = 499
+
+# The keys under `--log-keys otel`: semantic conventions, else the spelling of the span's attribute.
+OTEL_LOG_KEYS: Final[dict[str, str]] = {
+    name: name.replace("_", ".")
+    for name in (
+        "service_name", "url_scheme", "url_path", "url_query", "http_route", "network_protocol_version",
+        "server_address", "server_port", "client_address", "network_peer_address", "network_peer_port",
+        "http_request_method", "http_request_body_size", "http_response_body_size", "http_request_size",
+        "http_response_size", "tls_protocol_version", "tls_cipher", "tls_resumed", "error_type", "process_pid",
+        "service_instance_id",
+    )
+} | {
+    "http_request_method_original": "http.request.method_original",
+    "http_response_status_code": "http.response.status_code",
+    "user_agent_original": "user_agent.original",
+    "request_id": "obsserve.request_id",
+    "connection_id": "obsserve.connection.id",
+    "connection_request": "obsserve.connection.request",
+    "worker": "obsserve.worker",
+    "flags": "obsserve.flags",
+    "response_origin": "obsserve.response_origin",
+}  # fmt: skip
