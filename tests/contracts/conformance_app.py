@@ -33,7 +33,7 @@ async def app(scope, receive, send):
 
 
 async def lifespan(scope, receive, send):
-    seen["lifespan"] = plain(scope)
+    seen["lifespan"] = plain(without_id(scope))
     message = await receive()
     seen["lifespan_message"] = plain(message)
     scope["state"]["given"] = "by the lifespan"
@@ -62,21 +62,25 @@ async def read(receive):
     return body, [" ".join(entry) for entry in sorted(keys)]
 
 
-def forget_id(scope):
+def without_id(scope):
     """Leave out what no two requests have in common, as the comparison does with the response's field."""
     scope.get("state", {}).pop("request_id", None)
+    return scope
 
 
 async def echo(scope, receive, send):
-    forget_id(scope)
     body, messages = await read(receive)
-    await answer(send, {"scope": plain(scope), "body": plain(body), "messages": messages})
+    await answer(send, {"scope": plain(without_id(scope)), "body": plain(body), "messages": messages})
 
 
 async def startup(scope, receive, send):
-    forget_id(scope)
     await answer(
-        send, {"scope": seen["lifespan"], "message": seen["lifespan_message"], "state": plain(scope["state"])}
+        send,
+        {
+            "scope": seen["lifespan"],
+            "message": seen["lifespan_message"],
+            "state": plain(without_id(scope)["state"]),
+        },
     )
 
 
@@ -179,7 +183,7 @@ async def websocket(scope, receive, send):
             await send({"type": "websocket.send", "bytes": message["bytes"]})
         else:
             await send({"type": "websocket.send", "text": message["text"]})
-    seen["last"] = {"scope": plain(scope), "events": events}
+    seen["last"] = {"scope": plain(without_id(scope)), "events": events}
 
 
 ROUTES = {
