@@ -695,7 +695,9 @@ def test_state_is_copied_for_each_request(serve):
         await hello(scope, receive, send)
 
     serve(app).client().send(GET * 2)
+    ids = [state.pop("request_id") for state in seen]
     assert seen == [{"started": True}] * 2
+    assert len(set(ids)) == 2
 
 
 def test_a_route_can_be_announced(serve):
