@@ -70,7 +70,9 @@ class ExtendedAccessLog(AccessLog):
         self._whole = False
         super().__init__(*args, extras=extras, **named)
         if self.format == "json":
-            self._write_base: ExchangeHook = self.exchange_ended
+            # At once, not in the loop's next turn: what is added belongs behind the line just written.
+            at_once = self._write_json if self.exchange_ended == self._collect else self._write_whole
+            self._write_base: ExchangeHook = at_once
             self.exchange_ended = self._write_extended
 
     def _write_extended(self, view: ExchangeView) -> None:

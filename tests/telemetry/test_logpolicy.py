@@ -1,5 +1,6 @@
 """Which exchanges leave a line, with what weight, and what of them a line may say."""
 
+import asyncio
 import json
 import logging
 import random
@@ -52,12 +53,15 @@ class Written:
         (self.observer,) = self.output.observers
 
     def text(self, *views):
-        for view in views:
-            self.observer.exchange_ended(view)
+        asyncio.run(self._tell(views))
         self.output.close(10.0)
         with self._file as file:
             file.seek(0)
             return file.read().decode("ascii")
+
+    async def _tell(self, views):  # a loop runs where exchanges end, so that lines may wait for its next turn
+        for view in views:
+            self.observer.exchange_ended(view)
 
     def lines(self, *views):
         return [json.loads(line) for line in self.text(*views).splitlines()]

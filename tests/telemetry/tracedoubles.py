@@ -30,9 +30,9 @@ class Exchange:
             client=("127.0.0.1", 50000), forwarded_trusted=None, request_headers=[(b"host", b"example.org:8000")],
             response_headers=[(b"content-type", b"text/plain")], scope={"type": "http"}, route="/items/{id}",
             status=200, ending=catalogue.COMPLETE, error_type=None, exception=None, app_protocol_error=None,
-            response_origin="app", disconnect_phase=None, flags=[], pipelined=False, request_body_size=0,
-            response_body_size=12, request_size=40, response_size=120, began=100.0, head_done=100.0001,
-            app_started=100.0002, body_done=100.0001, response_started=100.001, first_byte=100.0012,
+            response_origin="app", disconnect_phase=None, flags=[], bound=None, pipelined=False,
+            request_body_size=0, response_body_size=12, request_size=40, response_size=120, began=100.0,
+            head_done=100.0001, app_started=100.0002, body_done=100.0001, response_started=100.001, first_byte=100.0012,
             ended=100.0015, write_blocked=0.0, trace=None, context=contextvars.Context(), forwarded_client=None,
             forwarded_scheme=None, websocket=False,
         )  # fmt: skip
