@@ -12,6 +12,7 @@ import operator
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Check = Callable[[Any], Any]
@@ -72,6 +73,14 @@ def filled_text(value: Any) -> str:
     given = text(value)
     if not given:
         raise BadValue("it is empty", "give a name")
+    return given
+
+
+def directory(value: Any) -> str:
+    """Accept the path of a directory that is there."""
+    given = filled_text(value)
+    if not Path(given).is_dir():
+        raise BadValue(f"{given!r} is not a directory", "give one that exists")
     return given
 
 

@@ -103,13 +103,20 @@ class Config:
 
     @property
     def should_reload(self) -> bool:
-        return False
+        """Whether a changed file replaces the worker; an application that is no import string cannot be."""
+        settings = self.settings
+        return settings.reload and isinstance(settings.app, str)
 
     @property
     def use_subprocess(self) -> bool:
         """Whether the application runs in another process than the one that listens."""
         settings = self.settings
-        return settings.workers > 1 or settings.supervise or settings.limit_max_requests is not None
+        return (
+            settings.workers > 1
+            or settings.reload
+            or settings.supervise
+            or settings.limit_max_requests is not None
+        )
 
     @property
     def encoded_headers(self) -> list[tuple[bytes, bytes]]:

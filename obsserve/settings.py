@@ -21,6 +21,7 @@ from obsserve.checks import (
     application,
     awaited,
     comma_list,
+    directory,
     filled_text,
     header,
     header_name,
@@ -233,6 +234,16 @@ class Settings:
         help="Serve with this many processes, which a main process starts and replaces.")
     supervise: bool = option(False, group=WORKERS, check=switch,
         help="Have a main process look after a single worker too, so that SIGHUP replaces it.")
+    reload: bool = option(False, group=WORKERS, check=switch,
+        help="Replace the worker when a file changes; for development. Takes precedence over workers.")
+    reload_dirs: tuple[str, ...] = option((), group=WORKERS, check=directory, metavar="DIRECTORY", multiple=True, flag="--reload-dir", default_text="the current directory",
+        help="Watch this directory. May be given several times.")
+    reload_includes: tuple[str, ...] = option((), group=WORKERS, check=filled_text, metavar="PATTERN", multiple=True, flag="--reload-include",
+        help="Files that match this pattern count too, besides *.py; a directory stands for what is in it. May be given several times.")
+    reload_excludes: tuple[str, ...] = option((), group=WORKERS, check=filled_text, metavar="PATTERN", multiple=True, flag="--reload-exclude",
+        help="Files or directories that match this pattern do not count, besides hidden and temporary ones. May be given several times.")
+    reload_delay: float = option(0.25, group=WORKERS, check=seconds_or_zero, metavar="SECONDS",
+        help="Reload when nothing has changed for this many seconds.")
     limit_max_requests: int | None = option(None, group=WORKERS, check=whole(1), metavar="REQUESTS", words_for_none=OFF,
         help="Replace a worker that has served so many requests and WebSockets; its successor is ready first.")
     limit_max_requests_jitter: int = option(0, group=WORKERS, check=whole(0), metavar="REQUESTS",
@@ -390,6 +401,8 @@ class Settings:
         if not self.service_name:
             named = resource_attributes().get(SERVICE_NAME)
             object.__setattr__(self, "service_name", named or _name_of(self.app))
+        if self.reload:
+            object.__setattr__(self, "workers", 1)  # one process to look at, as with uvicorn
         if self.interface == "wsgi":
             object.__setattr__(self, "ws", "none")
         if self.h11_max_incomplete_event_size is not None and _parses_with_h11(self.http):

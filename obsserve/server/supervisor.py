@@ -4,7 +4,8 @@ Owns the bound sockets and the slots; never imports the application. Everything 
 death, a signal, a timer. Rules:
 - A replacement serves before the worker that it replaces drains; a slot has one worker that is meant to stay.
 - A worker that dies by itself has a successor at once; one that keeps dying soon, later and later. When
-  nothing serves any more and the successors keep failing, the server stops with exit code 3.
+  nothing serves any more and the successors keep failing, the server stops with exit code 3; with `--reload`
+  it waits for a change instead.
 - Only this process counts interrupts: the second one ends everything without waiting.
 
     starting ──all workers ready──▶ serving ──signal──▶ draining ──no worker left, or time is up──▶ stopped
@@ -57,10 +58,11 @@ class Supervisor:
         self.slots: dict[int, WorkerProcess] = {}
         self._watchers = watchers
         self._instance = str(uuid.uuid4())
-        self._replacing: set[int] = set()
+        self._replacing: dict[int, asyncio.Event] = {}  # by slot, with the end of the replacement
         self._soon: dict[int, int] = {}
         self._rolling: asyncio.Task[Any] | None = None
         self._rolls_wanted = 0
+        self._keeps_waiting = config.settings.reload
         self._failure: StartupError | None = None
         self._interrupted = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -73,6 +75,14 @@ class Supervisor:
         """
         if not isinstance(self.settings.app, str):
             raise StartupError("Give the application as module:attribute: its workers have to import it.")
+        if self.settings.reload:
+            from obsserve.server.reload import Reloader  # noqa: PLC0415 - most servers do not
+
+            self._watchers = (*self._watchers, Reloader(self.settings).watch)
+            if str(self.config.workers) not in ("1", "None"):
+                self.log.warning(
+                    "server.warning", message='"workers" flag is ignored when reloading is enabled.'
+                )
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             runner.run(self._serve())
         if self._failure is not None:
@@ -99,10 +109,21 @@ class Supervisor:
                 return False
         return True
 
+    def reload(self) -> None:
+        """Replace all workers because what they have imported has changed, by ones that import it anew."""
+        for worker in tuple(self.fleet.workers):
+            if worker.state == "starting":
+                worker.retire("reload")
+                worker.kill()
+            elif worker.state == "draining":
+                worker.force()
+        self._roll()
+
     # --- from start to end -------------------------------------------------------------------
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
+        self._served = asyncio.Event()  # there has been a ready worker
         self._hurried = asyncio.Event()  # somebody waits at a terminal: no delay
         self._sockets = listeners.bind_sockets(self.settings)
         try:
@@ -126,23 +147,25 @@ class Supervisor:
         try:
             for slot in range(self.settings.workers):
                 self.slots[slot] = self._start(slot)
+            for watcher in self._watchers:
+                self._soon_run(self._watch(watcher))
             ready = [worker.settled.wait() for worker in self.slots.values()]
             await self._unless_stopped(asyncio.gather(*ready))
+            await self._unless_stopped(asyncio.ensure_future(self._served.wait()))
             if not self.stopping:
                 self._announce(perf_counter() - began)
-                for watcher in self._watchers:
-                    self._soon_run(_awaited(watcher(self)))
                 await self._stop.wait()
         finally:
             await self._drain()
 
     def _announce(self, seconds: float) -> None:
         self.fleet.state.started = True
+        count = "1 worker" if len(self.slots) == 1 else f"{len(self.slots)} workers"
         for sock in self._sockets:
             where = listeners.describe(sock)
             self.log.info(
                 "server.start",
-                message=f"Serving on {where} with {len(self.slots)} workers (press CTRL+C to quit)",
+                message=f"Serving on {where} with {count} (press CTRL+C to quit)",
                 address=where,
                 workers=len(self.slots),
                 startup_seconds=round(seconds, 3),
@@ -200,21 +223,27 @@ class Supervisor:
 
     async def _replace(self, slot: int, reason: str) -> bool:
         """Start a slot's next worker and, when it serves, let the present one drain."""
-        if slot in self._replacing:
-            return True
-        self._replacing.add(slot)
+        while slot in self._replacing:
+            await self._replacing[slot].wait()
+        self._replacing[slot] = replaced = asyncio.Event()
         successor = self._start(slot)
         try:
             await successor.settled.wait()
         finally:
-            self._replacing.discard(slot)
+            del self._replacing[slot]
+            replaced.set()
         former = self.slots.get(slot)
         if successor.state != "ready":
-            if former is not None and former.state == "gone" and not self.stopping:
+            if (
+                former is not None
+                and former.state == "gone"
+                and not self.stopping
+                and not self._keeps_waiting
+            ):
                 self._respawn(slot)
             return False
         self.slots[slot] = successor
-        if former is not None and former.state == "ready":
+        if former is not None and former.state in ("starting", "ready"):
             self.fleet.restarts[reason] += 1
             self.fleet.regions.retire(former)
             former.retire(reason)
@@ -224,6 +253,9 @@ class Supervisor:
         """Give a slot a worker again, after a pause if it keeps losing them; or give up."""
         count = self._soon.get(slot, 0)
         if count >= CRASH_LOOP and not self.fleet.ready():
+            if self._keeps_waiting:
+                self._tell_wait()
+                return
             self._fail(f"The workers keep dying, {count} times in a row.")
             return
         self._soon_run(
@@ -247,6 +279,7 @@ class Supervisor:
     def _receive(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         kind = message["type"]
         if kind == "ready":
+            self._served.set()
             seconds = round(worker.ready_at - worker.began, 3)
             self.log.info(
                 "worker.ready",
@@ -255,7 +288,7 @@ class Supervisor:
                 pid=worker.pid,
                 startup_seconds=seconds,
             )
-        elif kind == "recycle" and not self.stopping and self.slots.get(worker.slot) is worker:
+        elif kind == "recycle" and self._is_settled(worker):
             self._soon_run(self._replace(worker.slot, message["reason"]))
         elif kind == "draining" and worker.state == "ready" and not self.stopping:
             # By SIGTERM to it alone; if the whole group got one, ours is on its way.
@@ -263,6 +296,11 @@ class Supervisor:
             worker.state = "draining"
         elif kind == "gone":
             self._gone(worker)
+
+    def _is_settled(self, worker: WorkerProcess) -> bool:
+        """Whether it is the worker of its slot, and means to stay."""
+        current = self.slots.get(worker.slot) is worker
+        return current and not self.stopping and worker.slot not in self._replacing
 
     def _gone(self, worker: WorkerProcess) -> None:
         cause = worker.cause()
@@ -276,7 +314,10 @@ class Supervisor:
             self.fleet.restarts[cause] += 1
             lived = time() - worker.ready_at if worker.ready_at else 0.0
             self._soon[worker.slot] = 1 if lived > SOON else self._soon.get(worker.slot, 0) + 1
-        if not self.fleet.state.started and cause == "startup_failed":
+        if self._keeps_waiting and not worker.ready_at:
+            if not expected:
+                self._tell_wait()
+        elif not self.fleet.state.started and cause == "startup_failed":
             self._fail(*(worker.failure or (f"Worker {worker.slot} ended before it served.",)))
         elif is_current and worker.slot not in self._replacing:
             self._respawn(worker.slot)
@@ -294,7 +335,7 @@ class Supervisor:
         if expected:
             self.log.info("worker.exit", message=f"Worker {worker.slot} has stopped ({cause})", **fields)
             return
-        if not self.fleet.state.started and worker.failure is not None:
+        if not self.fleet.state.started and worker.failure is not None and not self._keeps_waiting:
             return  # the server's own last line will tell it
         said = f"Worker {worker.slot} has died: {fields.get('signal') or f'exit code {code}'} ({cause})"
         if worker.failure is not None:
@@ -302,6 +343,10 @@ class Supervisor:
             if worker.failure[1]:
                 fields["traceback"] = worker.failure[1]
         self.log.error("worker.exit", message=said, **fields)
+
+    def _tell_wait(self) -> None:
+        serving = "The code of before goes on serving" if self.fleet.ready() else "Nothing is served"
+        self.log.warning("reload.wait", message=f"{serving}; waiting for the next change")
 
     # --- signals -----------------------------------------------------------------------------
 
@@ -334,11 +379,14 @@ class Supervisor:
 
     async def _roll_all(self) -> None:
         while self._rolls_wanted:
-            self.log.info("server.reload", message="Replacing the workers one by one")
+            if not self._keeps_waiting:
+                self.log.info("server.reload", message="Replacing the workers one by one")
             result = "success" if await self.replace_workers() else "failure"
             self._rolls_wanted -= 1
+            if self._rolls_wanted and self._keeps_waiting:
+                continue  # a later edit has overtaken this one
             self.fleet.reloaded(result)
-            if result == "failure":
+            if result == "failure" and not self._keeps_waiting:
                 self.log.error("server.reload", message="The workers were not replaced", result=result)
 
     def _resize(self, difference: int) -> None:
@@ -353,6 +401,12 @@ class Supervisor:
             worker = self.slots.pop(max(self.slots))
             self.fleet.regions.retire(worker)
             worker.retire("shutdown")
+
+    async def _watch(self, watcher: Callable[[Supervisor], Awaitable[None]]) -> None:
+        try:
+            await watcher(self)
+        except Exception:  # serving goes on without it
+            self.log.exception("server.fault", message="A part of the main process has failed")
 
     # --- odds and ends -----------------------------------------------------------------------
 
@@ -371,7 +425,3 @@ class Supervisor:
         sink = server_sink()
         if sink is not None:
             sink.flush()
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work

@@ -47,7 +47,14 @@ DEFAULTS = {
     "workers": 1,
     "limit_max_requests": None,
     "limit_max_requests_jitter": 0,
+    "reload": False,
+    "reload_dirs": [],
+    "reload_includes": [],
+    "reload_excludes": [],
+    "reload_delay": 0.25,
 }
+# Empty lists here, None in uvicorn; and the flag, which gives one item, is in the singular.
+LISTS = {"headers", "reload_dirs", "reload_includes", "reload_excludes"}
 # uvicorn takes them from Python only, and so does obsserve.
 FROM_PYTHON_ONLY = {"timeout_notify": 30, "callback_notify": None}
 
@@ -56,11 +63,6 @@ SUPERVISOR = "it belongs to a part of the main process that does not exist yet"
 TLS = "TLS is not served yet"
 ZTTP = "HTTP/2 in uvicorn is an experiment behind one parser, zttp, that obsserve does not use"
 MISSING = {
-    "reload": SUPERVISOR,
-    "reload_dirs": SUPERVISOR,
-    "reload_includes": SUPERVISOR,
-    "reload_excludes": SUPERVISOR,
-    "reload_delay": SUPERVISOR,
     "timeout_worker_healthcheck": SUPERVISOR,
     "ssl_keyfile": TLS,
     "ssl_certfile": TLS,
@@ -123,6 +125,11 @@ GIVEN = {
     "workers": ("3", 3),
     "limit_max_requests": ("1000", 1000),
     "limit_max_requests_jitter": ("50", 50),
+    "reload": ("true", True),
+    "reload_dirs": (".", (".",)),
+    "reload_includes": ("*.html", ("*.html",)),
+    "reload_excludes": ("build", ("build",)),
+    "reload_delay": ("0.5", 0.5),
 }
 
 
@@ -218,7 +225,10 @@ def test_the_flags_are_spelt_as_uvicorns():
     flags = {name: option.flag for name, option in OPTIONS.items()}
     assert flags["headers"] == "--header"
     assert flags["forwarded_allow_ips"] == "--forwarded-allow-ips"
-    ordinary = DEFAULTS.keys() - {"headers"}
+    assert [flags[f"reload_{kind}s"] for kind in ("dir", "include", "exclude")] == [
+        "--reload-dir", "--reload-include", "--reload-exclude",
+    ]  # fmt: skip
+    ordinary = DEFAULTS.keys() - LISTS
     assert all(flags[name] == "--" + name.replace("_", "-") for name in ordinary)
 
 
@@ -237,6 +247,6 @@ def test_uvicorn_has_nothing_else():
     theirs = {**inspect.signature(uvicorn.Config).parameters, **inspect.signature(uvicorn.run).parameters}
     assert set(theirs) == known
     for name in (
-        DEFAULTS.keys() - {"log_config", "headers", "forwarded_allow_ips", "app_dir", "workers"} - OWN.keys()
+        DEFAULTS.keys() - {"log_config", "forwarded_allow_ips", "app_dir", "workers"} - LISTS - OWN.keys()
     ):
         assert theirs[name].default == DEFAULTS[name], name
