@@ -143,6 +143,24 @@ def awaited(value: Any) -> Any:
     return value
 
 
+def called(value: Any) -> Any:
+    """Accept a function."""
+    if not callable(value):
+        raise BadValue(f"{value!r} cannot be called", "give a function")
+    return value
+
+
+def tls_version(value: Any) -> int:
+    """Accept a protocol number of the ssl module that stands for TLS 1.2 or later."""
+    remedy = "leave it out for TLS 1.2 and later, or give 5 for TLS 1.2 only"
+    number: int = whole(0)(value)
+    if number in (3, 4):  # RFC 8996 forbids them
+        raise BadValue(f"{number} stands for TLS 1.{number - 3}, which is not served", remedy)
+    if number not in (2, 5, 17):
+        raise BadValue(f"{number} is no protocol of a TLS server", remedy)
+    return number
+
+
 def whole(minimum: int, maximum: int | None = None) -> Check:
     """Accept a whole number within bounds, both included."""
     remedy = f"give a whole number of at least {minimum}"

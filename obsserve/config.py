@@ -21,6 +21,7 @@ from obsserve.settings import OPTIONS, Settings
 if TYPE_CHECKING:
     import asyncio
     import socket
+    import ssl
     from collections.abc import Callable, Coroutine
 
     from obsserve.asgi.lifespan import Lifespan
@@ -49,7 +50,7 @@ class Config:
 
     """
 
-    ssl: None = None
+    ssl: ssl.SSLContext | None = None
 
     if TYPE_CHECKING:
         # One attribute for each option, in whichever form it was given.
@@ -99,7 +100,7 @@ class Config:
     @property
     def is_ssl(self) -> bool:
         """Whether the server speaks TLS."""
-        return False
+        return bool(self.ssl_keyfile or self.ssl_certfile or self.ssl_context_factory)
 
     @property
     def should_reload(self) -> bool:
@@ -189,15 +190,28 @@ class Config:
             raise self._located(error) from error.__cause__
 
     def load(self) -> None:
-        """Import the application and keep it as `loaded_app`.
+        """Make the TLS context, `ssl`, import the application and keep it as `loaded_app`.
 
         Raises:
-            StartupError: see `load_app`.
+            StartupError: a certificate cannot be used; and see `load_app`.
 
         """
         assert not self.loaded
+        self.load_ssl()
         self.loaded_app = self.load_app()
         self.loaded = True
+
+    def load_ssl(self) -> None:
+        """Make the TLS context, `ssl`, if the options ask for one.
+
+        Raises:
+            StartupError: a file cannot be used.
+
+        """
+        if self.is_ssl:
+            from obsserve.server.tls import server_context  # noqa: PLC0415  (only for those who serve TLS)
+
+            self.ssl = server_context(self)
 
     def load_app(self) -> ASGIApplication:
         """Import the application, call it if it is a factory, and return what serves a request.

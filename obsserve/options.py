@@ -199,6 +199,9 @@ def printed(config: Config) -> str:
         lines.append(f"\n# {heading}")
         for option in group:
             value = getattr(settings, option.name)
+            if option.secret and value is not None:
+                lines.append(f"# {option.name} is set and not shown")
+                continue
             if value is None and option.words_for_none:
                 value = option.words_for_none[0]
             assignment = f"{option.name} = {_toml(value)}" if value is not None else f"# {option.name} ="

@@ -20,6 +20,7 @@ from obsserve.checks import (
     LogLevel,
     application,
     awaited,
+    called,
     comma_list,
     directory,
     filled_text,
@@ -35,6 +36,7 @@ from obsserve.checks import (
     some_of,
     switch,
     text,
+    tls_version,
     whole,
 )
 from obsserve.errors import ConfigError, Problem
@@ -68,6 +70,7 @@ APPLICATION = "Application"
 LISTENING = "Listening"
 PROTOCOL = "Protocol"
 HEADERS = "Headers and proxies"
+TLS = "TLS"
 LIMITS = "Limits"
 TIMEOUTS = "Time-outs"
 WEBSOCKETS = "WebSockets"
@@ -96,6 +99,7 @@ class Option:
     fallback_variable: str | None = None
     default_text: str | None = None
     from_python_only: bool = False
+    secret: bool = False
 
     @property
     def is_switch(self) -> bool:
@@ -154,6 +158,7 @@ def option(
     fallback_variable: str | None = None,
     default_text: str | None = None,
     from_python_only: bool = False,
+    secret: bool = False,
 ) -> Any:
     """Declare a field of Settings.
 
@@ -170,6 +175,7 @@ def option(
         fallback_variable: a variable of another system that is read when nothing is given.
         default_text: how to write the default for people, if it is not the value.
         from_python_only: it takes an object, so that neither flag nor variable nor file can give it.
+        secret: it is never printed.
 
     """
     row = Option(
@@ -185,6 +191,7 @@ def option(
         fallback_variable=fallback_variable,
         default_text=default_text,
         from_python_only=from_python_only,
+        secret=secret,
     )
     # A default from another system's variable is looked up when Settings is made.
     return field(default=None if fallback_variable else default, metadata={"option": row})
@@ -258,6 +265,23 @@ class Settings:
     reset_contextvars: bool = option(False, group=PROTOCOL, check=switch,
         help="Accepted for uvicorn's sake: every request starts from a copy of the lifespan's context anyway.")
 
+    ssl_keyfile: str | None = option(None, group=TLS, check=filled_text, metavar="FILE",
+        help="The private key, PEM; without it the certificate's file holds the key too.")
+    ssl_certfile: str | None = option(None, group=TLS, check=filled_text, metavar="FILE",
+        help="Serve TLS with this certificate and its chain, PEM. A file that changes is loaded again.")
+    ssl_keyfile_password: str | None = option(None, group=TLS, check=text, metavar="PASSWORD", secret=True,
+        help="What decrypts the private key; better given in the environment, where other users do not see it.")
+    ssl_version: int = option(17, group=TLS, check=tls_version, metavar="NUMBER",
+        help="A number of Python's ssl module: 17 and 2 serve TLS 1.2 and later, 5 serves only TLS 1.2.")
+    ssl_cert_reqs: int = option(0, group=TLS, check=whole(0, 2), metavar="NUMBER",
+        help="Client certificates: 0 are not asked for, 1 may be given, 2 must be.")
+    ssl_ca_certs: str | None = option(None, group=TLS, check=filled_text, metavar="FILE",
+        help="The authorities that client certificates must be from, PEM.")
+    ssl_ciphers: str | None = option(None, group=TLS, check=filled_text, metavar="CIPHERS",
+        help="The ciphers of TLS 1.2, as OpenSSL names them; without it OpenSSL's own choice.")
+    ssl_context_factory: Callable[..., Any] | None = option(None, group=TLS, check=called, metavar="FUNCTION", from_python_only=True,
+        help="Called with Config and a function that makes the default ssl.SSLContext; returns the one to serve with.")
+
     headers: tuple[tuple[str, str], ...] = option((), group=HEADERS, check=header, metavar="NAME:VALUE", multiple=True, flag="--header",
         help="Add this header to every response. May be given several times.")
     server_header: bool = option(True, group=HEADERS, check=switch,
@@ -294,6 +318,8 @@ class Settings:
         help="How many seconds the request body may stand still while the server reads; else 408.")
     timeout_write: float | None = option(60.0, group=TIMEOUTS, check=seconds, metavar="SECONDS", words_for_none=OFF,
         help="How many seconds the client may take nothing of the response; then the connection is closed.")
+    timeout_tls_handshake: float | None = option(10.0, group=TIMEOUTS, check=seconds, metavar="SECONDS", words_for_none=OFF,
+        help="Within how many seconds a TLS handshake must be over; then the connection is closed.")
     timeout_request: float | None = option(None, group=TIMEOUTS, check=seconds, metavar="SECONDS", words_for_none=OFF,
         help="How many seconds the application may take; then it is cancelled and 504 is answered.")
     timeout_graceful_shutdown: float | None = option(20.0, group=TIMEOUTS, check=seconds_or_zero, metavar="SECONDS", words_for_none=OFF,
@@ -414,6 +440,9 @@ class Settings:
         )
         if hashes and not self.log_hash_key:
             yield Problem("log_hash_key", "hashed fields need a key", "set OBSSERVE_LOG_HASH_KEY to a secret")
+        if self.proxy_protocol and (self.ssl_certfile or self.ssl_context_factory):
+            # Its header comes before the handshake, which begins with the first byte here.
+            yield Problem("proxy_protocol", "it is not read in front of TLS", "let the proxy end TLS")
         if self.uds is not None and self.fd is not None:
             yield Problem("uds", "it excludes fd", "give one of the two")
         if self.proxy_protocol and (not isinstance(self.http, str) or ":" in self.http):

@@ -227,6 +227,11 @@ class TestPrinted:
             "log_hash_key",
             "otlp_protocol",
             "trace_sample_ratio",
+            "ssl_ca_certs",
+            "ssl_certfile",
+            "ssl_keyfile",
+            "ssl_keyfile_password",
+            "ssl_ciphers",
         }
         assert document.keys() == options.SHARED.keys() - without_a_word_for_none
         assert json.dumps(document)

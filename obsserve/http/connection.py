@@ -15,7 +15,7 @@ import asyncio
 from collections import deque
 from itertools import count
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.http.exchange import Exchange
 from obsserve.http.flow import BODY_FULL, DRAIN_LIMIT, QUEUE
@@ -76,6 +76,7 @@ class Connection(Intake):
         "scheme",
         "serial",
         "successor",
+        "tls",
         "tls_cipher",
         "tls_protocol",
         "tls_resumed",
@@ -91,6 +92,7 @@ class Connection(Intake):
         self.client: Address | None = None
         self.local: Address | None = None
         self.trusted = False
+        self.tls: dict[str, Any] | None = None
         self.tls_protocol: str | None = None
         self.tls_cipher: str | None = None
         self.tls_resumed = False

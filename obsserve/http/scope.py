@@ -31,6 +31,9 @@ def scope_of(exchange: Exchange) -> dict[str, Any]:
         if prefix is not None:
             removed = decoded(prefix)
             path, raw_path, root_path = removed + path, prefix + raw_path, removed + root_path
+    extensions: dict[str, Any] = {"obsserve": exchange}
+    if connection.tls is not None:
+        extensions["tls"] = dict(connection.tls)
     return {
         "type": "http",
         "asgi": _ASGI,
@@ -45,7 +48,7 @@ def scope_of(exchange: Exchange) -> dict[str, Any]:
         "query_string": parts.query_string,
         "headers": exchange.request_headers,
         "state": server.app_state.copy(),
-        "extensions": {"obsserve": exchange},
+        "extensions": extensions,
     }
 
 

@@ -111,6 +111,7 @@ class ServerState:
         self.timeout_request_header = _bound(settings.timeout_request_header)
         self.timeout_request_body = _bound(settings.timeout_request_body)
         self.timeout_write = _bound(settings.timeout_write)
+        self.timeout_tls_handshake = _bound(settings.timeout_tls_handshake)
         self.timeout_request = _bound(settings.timeout_request)
 
         self.connections: set[Connection] = set()

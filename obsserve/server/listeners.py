@@ -36,11 +36,11 @@ def bind_sockets(settings: Settings) -> list[socket.socket]:
         raise StartupError(f"Cannot listen on {_named(settings)}: {_reason(error)}") from error
 
 
-def describe(sock: socket.socket) -> str:
+def describe(sock: socket.socket, scheme: str = "http") -> str:
     """Return where a socket listens, as a person would write it."""
     name = sock.getsockname()
     if isinstance(name, tuple):
-        return f"http://[{name[0]}]:{name[1]}" if ":" in name[0] else f"http://{name[0]}:{name[1]}"
+        return f"{scheme}://[{name[0]}]:{name[1]}" if ":" in name[0] else f"{scheme}://{name[0]}:{name[1]}"
     return f"unix socket {os.fsdecode(name)}"
 
 

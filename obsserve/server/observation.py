@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from obsserve.telemetry.accessoutput import AccessOutput
     from obsserve.telemetry.correlation import Correlation
     from obsserve.telemetry.metrics import LogCounters, Metrics
+    from obsserve.telemetry.observer import Address
     from obsserve.telemetry.providertracing import ProviderTracing
     from obsserve.telemetry.runtime import GCWatch, LoopLag, StallWatchdog
+    from obsserve.telemetry.tlsmetrics import TLSMetrics
     from obsserve.telemetry.traceconfig import TracingConfiguration
     from obsserve.telemetry.tracing import Tracing
 
@@ -85,6 +87,8 @@ class Observation:
         # An operator that injects one, as OpenTelemetry's for Kubernetes does, has its reasons.
         own = seat.service_instance_id if seat is not None else str(uuid.uuid4())
         self._instance = resource_attributes().get(SERVICE_INSTANCE_ID) or own
+        self._tls: TLSMetrics | None = None
+        self._handshakes_told: dict[str, float] = {}
         tracing = tracing_of(settings)
         if settings.metrics_port is not None or settings.access_log or tracing is not None:
             self._make_cells()
@@ -325,6 +329,34 @@ class Observation:
             return None
         host, port = self._admin.address
         return f"http://[{host}]:{port}/metrics" if ":" in host else f"http://{host}:{port}/metrics"
+
+    # --- TLS ---------------------------------------------------------------------------------
+
+    def certificate_loaded(self, result: str | None, expiry: float | None) -> None:
+        """Take note of a certificate that is served from now on; see `TLSMetrics.loaded`."""
+        if self.metrics is None:
+            return
+        if self._tls is None:
+            from obsserve.telemetry.tlsmetrics import TLSMetrics  # noqa: PLC0415 - only what is on is imported
+
+            self._tls = TLSMetrics(self._cells, str(self._worker))
+        self._tls.loaded(result, expiry)
+
+    def handshake_failed(self, reason: str, peer: Address | None, fault: BaseException) -> None:
+        """Count a TLS handshake that failed, and tell of it: each reason once a minute at most."""
+        if self._tls is not None:
+            self._tls.handshake_failed(reason)
+        now = perf_counter()
+        if now - self._handshakes_told.get(reason, -60.0) < 60.0:
+            return
+        self._handshakes_told[reason] = now
+        self._log.info(
+            "tls.handshake_failed",
+            message=f"A TLS handshake failed: {reason} ({str(fault) or type(fault).__name__}). "
+            "Each reason is told once a minute; obsserve_tls_handshake_failures_total counts all",
+            reason=reason,
+            network_peer_address=peer[0] if peer is not None else None,
+        )
 
     # --- reports -----------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from obsserve.config import Config
     from obsserve.server.seat import Seat
+    from obsserve.server.tls import TLS
     from obsserve.settings import Settings
 
 # What the end of a shutdown may take when its budget is used up: the lifespan and the last log lines.
@@ -75,6 +76,7 @@ class Server:
         self._observation: Observation
         self._ticker: Ticker
         self._settings: Settings
+        self._tls: TLS | None = None
 
     # --- running -----------------------------------------------------------------------------
 
@@ -183,6 +185,10 @@ class Server:
             self.server_state.websocket_taker = WebSocketOptions(self._settings, *chosen).take
 
     async def _listen(self) -> None:
+        if self.config.ssl is not None:
+            from obsserve.server.tls import TLS  # noqa: PLC0415 - only for those who serve TLS
+
+            self._tls = TLS(self.config, self._log, self._observation.certificate_loaded)
         custom = acceptor(self.config, self.server_state, self._log)
         loop = asyncio.get_running_loop()
         state = self.server_state
@@ -199,10 +205,14 @@ class Server:
                     return connection
                 return ProxyHeader(state, connection, self._reporter.proxy_protocol_failed)
 
+            factory: Callable[[], asyncio.BaseProtocol] = accept
+            if self._tls is not None:
+                factory = self._secured(accept, name)
+
             if sock.family.name == "AF_UNIX":
-                server = await self._listen_unix(accept, sock)
+                server = await self._listen_unix(factory, sock)
             else:
-                server = await loop.create_server(accept, sock=sock, backlog=backlog)
+                server = await loop.create_server(factory, sock=sock, backlog=backlog)
             self.servers.append(server)
 
     async def _listen_unix(self, accept: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> Any:
@@ -215,9 +225,19 @@ class Server:
                 return await loop.create_unix_server(accept, sock=sock, backlog=backlog, **keep)
         return await loop.create_unix_server(accept, sock=sock, backlog=backlog)
 
+    def _secured(
+        self, make: Callable[[], asyncio.BaseProtocol], listener: str
+    ) -> Callable[[], asyncio.BaseProtocol]:
+        """Return what puts a TLS handshake before the protocol of a new connection."""
+        from obsserve.server.handshake import Handshake  # noqa: PLC0415 - only for those who serve TLS
+
+        assert self._tls is not None
+        state, tls, failed = self.server_state, self._tls, self._observation.handshake_failed
+        return lambda: Handshake(state, tls, listener, make, failed)
+
     def _announce(self) -> None:
         for sock in self._sockets:
-            where = listeners.describe(sock)
+            where = listeners.describe(sock, "https" if self._tls is not None else "http")
             self._log.info(
                 "server.start", message=f"Serving on {where} (press CTRL+C to quit)", address=where
             )
@@ -254,6 +274,8 @@ class Server:
     def _each_second(self, second: int) -> None:
         self.server_state.set_date(http_date(second))
         self._observation.each_second()
+        if self._tls is not None:
+            self._tls.check()
 
     # --- stopping ----------------------------------------------------------------------------
 

@@ -254,6 +254,9 @@ def put_listener(fields: Fields, connection: ConnectionView) -> None:
         fields.text("tls_protocol_version", connection.tls_protocol)
         fields.text("tls_cipher", connection.tls_cipher or "")
         fields.values["tls_resumed"] = connection.tls_resumed
+        subject = (connection.tls or {}).get("client_cert_name")
+        if subject:
+            fields.text("tls_client_subject", subject)
 
 
 def put_ending(fields: Fields, view: ExchangeView, lag: float) -> None:

@@ -52,26 +52,24 @@ DEFAULTS = {
     "reload_includes": [],
     "reload_excludes": [],
     "reload_delay": 0.25,
+    "ssl_keyfile": None,
+    "ssl_certfile": None,
+    "ssl_keyfile_password": None,
+    "ssl_version": 17,
+    "ssl_cert_reqs": 0,
+    "ssl_ca_certs": None,
+    "ssl_ciphers": None,
 }
 # Empty lists here, None in uvicorn; and the flag, which gives one item, is in the singular.
 LISTS = {"headers", "reload_dirs", "reload_includes", "reload_excludes"}
 # uvicorn takes them from Python only, and so does obsserve.
-FROM_PYTHON_ONLY = {"timeout_notify": 30, "callback_notify": None}
+FROM_PYTHON_ONLY = {"timeout_notify": 30, "callback_notify": None, "ssl_context_factory": None}
 
 # Each with the reason for which it is not here.
 SUPERVISOR = "it belongs to a part of the main process that does not exist yet"
-TLS = "TLS is not served yet"
 ZTTP = "HTTP/2 in uvicorn is an experiment behind one parser, zttp, that obsserve does not use"
 MISSING = {
     "timeout_worker_healthcheck": SUPERVISOR,
-    "ssl_keyfile": TLS,
-    "ssl_certfile": TLS,
-    "ssl_keyfile_password": TLS,
-    "ssl_version": TLS,
-    "ssl_cert_reqs": TLS,
-    "ssl_ca_certs": TLS,
-    "ssl_ciphers": TLS,
-    "ssl_context_factory": TLS,
     "http2": ZTTP,
 }
 # Words of uvicorn that an option does not take.
@@ -130,6 +128,13 @@ GIVEN = {
     "reload_includes": ("*.html", ("*.html",)),
     "reload_excludes": ("build", ("build",)),
     "reload_delay": ("0.5", 0.5),
+    "ssl_keyfile": ("shop.key", "shop.key"),
+    "ssl_certfile": ("shop.pem", "shop.pem"),
+    "ssl_keyfile_password": ("secret", "secret"),
+    "ssl_version": ("5", 5),
+    "ssl_cert_reqs": ("2", 2),
+    "ssl_ca_certs": ("authorities.pem", "authorities.pem"),
+    "ssl_ciphers": ("ECDHE+AESGCM", "ECDHE+AESGCM"),
 }
 
 

@@ -32,6 +32,7 @@ def connection(**given):
         "tls_protocol": None,
         "tls_cipher": None,
         "tls_resumed": False,
+        "tls": None,
     }
     return View(**{**values, **given})
 

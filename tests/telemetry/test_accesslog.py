@@ -44,6 +44,7 @@ class FakeConnection:
     tls_protocol: Any = None
     tls_cipher: Any = None
     tls_resumed: bool = False
+    tls: Any = None
 
 
 @dataclass(slots=True)
@@ -273,7 +274,10 @@ def everything():
     long = b"/" + b"p" * 3000
     return FakeExchange(
         connection=FakeConnection(
-            tls_protocol="TLSv1.3", tls_cipher="TLS_AES_128_GCM_SHA256", tls_resumed=True
+            tls_protocol="TLSv1.3",
+            tls_cipher="TLS_AES_128_GCM_SHA256",
+            tls_resumed=True,
+            tls={"client_cert_name": "CN=shop"},
         ),
         trace=FakeTrace(),
         method="BREW",
@@ -366,7 +370,7 @@ def test_what_was_not_parsed_or_known_is_left_out():
     absent = """http_request_method http_request_method_original url_scheme url_path url_query
         network_protocol_version server_address server_port client_address network_peer_address
         network_peer_port forwarded_trusted user_agent_original tls_protocol_version tls_cipher
-        tls_resumed flags termination_detail error_type disconnect_phase truncated""".split()
+        tls_resumed tls_client_subject flags termination_detail error_type disconnect_phase truncated""".split()
     assert not set(absent) & set(values)
     assert values["http_route"] is None
 

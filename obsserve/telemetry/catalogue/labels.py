@@ -41,6 +41,10 @@ RESTART_REASONS: Final = (
     "reload", "startup_failed",
 )
 RELOAD_RESULTS: Final = ("success", "failure")
+TLS_FAILURE_REASONS: Final = (
+    "timeout", "client_closed", "not_tls", "version", "cipher", "no_client_certificate",
+    "bad_client_certificate", "refused_by_client", "other",
+)
 SIGNALS: Final = ("metrics", "access_log", "tracing")
 GC_GENERATIONS: Final = ("0", "1", "2")
 SPAN_DROPS: Final = ("queue_full", "already_shutdown")

@@ -81,6 +81,12 @@ LOG_FIELDS: Final = (
     LogField("tls_protocol_version", "string", "for example TLSv1.3", "TLS"),
     LogField("tls_cipher", "string", "cipher suite", "TLS"),
     LogField("tls_resumed", "bool", "the TLS session was resumed", "TLS"),
+    LogField(
+        "tls_client_subject",
+        "string",
+        "who the client's certificate names (RFC 4514)",
+        "TLS, certificate given",
+    ),
     LogField("outcome", "string", "one of the outcomes above"),
     LogField("response_origin", "string", "app, server or none"),
     LogField("flags", "array", "codes, see the flags", "not empty"),

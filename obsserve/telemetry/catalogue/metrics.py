@@ -41,6 +41,7 @@ from obsserve.telemetry.catalogue.labels import (
     SIGNALS,
     SIZE_BUCKETS,
     SPAN_DROPS,
+    TLS_FAILURE_REASONS,
     TRACE_CONTEXT_FAULTS,
     WEBSOCKET_ROUTE_LIMIT,
     WORKER_STATES,
@@ -119,7 +120,7 @@ QUEUE: Final = _histogram("obsserve_http_queue_seconds", "Time from complete req
 REQUEST_BODY_BYTES: Final = _counter("obsserve_http_request_body_bytes_total", "Bytes of request bodies received.")
 RESPONSE_BODY_BYTES: Final = _counter("obsserve_http_response_body_bytes_total", "Bytes of response bodies sent.")
 REJECTED_REQUESTS: Final = _counter("obsserve_http_rejected_requests_total", "Requests that the server itself answered with 503, by reason.", "reason", bound=len(_reasons("rejection")))
-PROTOCOL_ERRORS: Final = _counter("obsserve_http_protocol_errors_total", "Requests that broke the protocol or a limit, by reason and the status that goes with it.", "reason", "http_response_status_code", bound=len({(ending.protocol_error, ending.status) for ending in ENDINGS.values() if ending.protocol_error}))
+PROTOCOL_ERRORS: Final = _counter("obsserve_http_protocol_errors_total", "Requests that broke the protocol or a limit, by reason and the status that goes with it.", "reason", "http_response_status_code", bound=len({(ending.protocol_error, ending.status) for ending in ENDINGS.values() if ending.protocol_error}) + 1)
 CLIENT_DISCONNECTS: Final = _counter("obsserve_http_client_disconnects_total", "Exchanges that the client left before their end, by what the server was doing.", "phase", bound=len(DISCONNECT_PHASES))
 APP_EXCEPTIONS: Final = _counter("obsserve_http_app_exceptions_total", "Exceptions that the application did not handle.", "exception_type", "phase", bound=(EXCEPTION_TYPE_LIMIT + 1) * len(EXCEPTION_PHASES))
 APP_PROTOCOL_FAULTS: Final = _counter("obsserve_http_app_protocol_errors_total", "What the application did against ASGI, by reason.", "reason", bound=len(APP_PROTOCOL_ERRORS))
@@ -138,6 +139,9 @@ RECEIVED_BYTES: Final = _counter("obsserve_connection_received_bytes_total", "By
 SENT_BYTES: Final = _counter("obsserve_connection_sent_bytes_total", "Bytes sent to clients, heads and framing included.", "listener", bound=_LISTENERS)
 BUFFERED_BYTES: Final = _gauge("obsserve_connection_buffered_bytes", "Response bytes that wait in memory for their clients.")
 WRITE_PAUSED: Final = _gauge("obsserve_connections_write_paused", "Connections whose client reads too slowly to be written to.")
+TLS_FAILURES: Final = _counter("obsserve_tls_handshake_failures_total", "TLS handshakes that failed, by reason.", "reason", bound=len(TLS_FAILURE_REASONS))
+TLS_RELOADS: Final = _counter("obsserve_tls_certificate_reloads_total", "Reloads of changed certificate files, by result; after a failure the certificate before is served on.", "result", bound=len(RELOAD_RESULTS))
+TLS_EXPIRY: Final = _gauge("obsserve_tls_certificate_expiry_timestamp_seconds", "When the certificate that is served expires, in seconds since the epoch.", "worker")
 ACCEPT_FAILURES: Final = _counter("obsserve_accept_errors_total", "Connections that could not be accepted, by error.", "error", bound=len(ACCEPT_ERRORS))
 PROXY_PROTOCOL_ERRORS: Final = _counter("obsserve_proxy_protocol_errors_total", "Connections of trusted peers that were closed because of their PROXY protocol header, by reason.", "reason", bound=len(PROXY_PROTOCOL_FAULTS))
 FORWARDED_UNTRUSTED: Final = _counter("obsserve_forwarded_untrusted_total", "Requests whose forwarding headers were ignored because of who sent them.")
@@ -253,6 +257,8 @@ LABEL_VALUES: Final[dict[tuple[Metric, str], tuple[str, ...]]] = {
     (WORKERS, "state"): WORKER_STATES,
     (WORKER_RESTARTS, "reason"): RESTART_REASONS,
     (CONFIG_RELOADS, "result"): RELOAD_RESULTS,
+    (TLS_FAILURES, "reason"): TLS_FAILURE_REASONS,
+    (TLS_RELOADS, "result"): RELOAD_RESULTS,
     (LIFESPAN_DURATION, "phase"): ("startup", "shutdown"),
     (LIFESPAN_FAILURES, "phase"): ("startup", "shutdown"),
     (LOG_RECORDS, "stream"): LOG_STREAMS,

@@ -48,6 +48,7 @@ _CHAPTERS: Final = (
         "Connections",
         (
             "obsserve_connection",
+            "obsserve_tls_",
             "obsserve_accept_",
             "obsserve_proxy_",
             "obsserve_forwarded_",
