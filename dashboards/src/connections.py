@@ -21,7 +21,7 @@ from .panels import (
     quantiles,
     rising,
 )
-from .promql import BACKLOG, CONCURRENCY, CONNECTIONS, added, mean, now, series, total
+from .promql import BACKLOG, CONCURRENCY, CONNECTIONS, added, mean, now, or_zero, series, total
 
 if TYPE_CHECKING:
     from .panels import Json
@@ -286,9 +286,11 @@ def _faults() -> Row:
                 "cps",
                 never(),
                 Query(
-                    f"{total('obsserve_accept_errors_total', 'error')} or label_replace("
-                    f"0 * {total('obsserve_connections_accepted_total')}, "
-                    '"error", "none", "", "")',
+                    or_zero(
+                        total("obsserve_accept_errors_total", "error"),
+                        "obsserve_connections_accepted_total",
+                        "error",
+                    ),
                     "{{error}}",
                 ),
                 links=_LINKS,

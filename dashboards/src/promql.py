@@ -61,6 +61,17 @@ def mean(histogram: str, *by: str, only: str = "") -> str:
     return f"{total(f'{histogram}_sum', *by, only=only)} / {total(f'{histogram}_count', *by, only=only)}"
 
 
+def or_zero(expression: str, beside: str, label: str) -> str:
+    """Return an expression that draws a line at zero, `none`, where it would find nothing.
+
+    Args:
+        expression: of counters that exist from their first event on.
+        beside: a counter that always exists.
+        label: gets the value `none`.
+    """
+    return f'{expression} or label_replace(0 * {total(beside)}, "{label}", "none", "", "")'
+
+
 def error_ratio(*by: str, only: str = "") -> str:
     """Return the share of requests that failed, by labels: 0 where none did."""
     extra = f", {only}" if only else ""

@@ -19,7 +19,7 @@ from .panels import (
     rising,
     stat,
 )
-from .promql import ERRORED, LOST, now, series, total
+from .promql import ERRORED, LOST, now, or_zero, series, total
 
 if TYPE_CHECKING:
     from .panels import Json
@@ -173,8 +173,22 @@ def _logs() -> Row:
                 ),
                 "ops",
                 never(),
-                Query(f"{total('obsserve_log_write_errors_total', 'error')}", "{{error}}"),
-                Query(total("obsserve_log_truncated_total", "stream"), "cut, {{stream}}"),
+                Query(
+                    or_zero(
+                        total("obsserve_log_write_errors_total", "error"),
+                        "obsserve_log_write_seconds_total",
+                        "error",
+                    ),
+                    "{{error}}",
+                ),
+                Query(
+                    or_zero(
+                        total("obsserve_log_truncated_total", "stream"),
+                        "obsserve_log_write_seconds_total",
+                        "stream",
+                    ),
+                    "cut, {{stream}}",
+                ),
                 links=_LINKS,
                 width=6,
             ),
