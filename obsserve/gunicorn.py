@@ -94,7 +94,8 @@ class _Fleet:
             range(max(self._arbiter.num_workers, 1)), key=lambda slot: (occupied.count(slot), slot)
         )
         worker.instance = self._instance
-        worker.cells = Cells.create(rows_for(self._settings.metrics_max_series))
+        settings = self._settings
+        worker.cells = Cells.create(rows_for(settings.metrics_max_series, body_sizes=settings.has_body_sizes))
         with self._exposition.lock:
             self._workers[worker] = worker.cells.reader()
 

@@ -434,6 +434,11 @@ class Settings:
         if self.h11_max_incomplete_event_size is not None and _parses_with_h11(self.http):
             object.__setattr__(self, "limit_request_headers", self.h11_max_incomplete_event_size)
 
+    @property
+    def has_body_sizes(self) -> bool:
+        """Whether there are histograms of body sizes."""
+        return self.metrics_body_size or self.metrics_profile == "full"
+
     def _contradictions(self) -> Iterator[Problem]:
         hashes = self.log_client_ip == "hash" or any(
             isinstance(rule, FieldRule) and rule.mode == "hash" for rule in self.log_field

@@ -5,21 +5,24 @@ Owns the regions and the admin listener. It reads the workers' memory; no code o
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from obsserve.admin.app import AdminState
 from obsserve.admin.server import AdminServer
 from obsserve.http.parser import parser_class
 from obsserve.server.listeners import listener_name
-from obsserve.telemetry import catalogue, runtime
+from obsserve.telemetry import appsnapshots, catalogue, runtime
+from obsserve.telemetry.appsnapshots import SnapshotCollector
 from obsserve.telemetry.exposition import Exposition
 from obsserve.telemetry.regions import Regions
 from obsserve.version import __version__
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from obsserve.server.workerprocess import WorkerProcess
     from obsserve.settings import Settings
@@ -50,12 +53,17 @@ class Fleet:
         settings: the options.
         loop: the name of the workers' event loop.
         sockets: the bound sockets.
+        service_instance_id: one for all workers.
     """
 
-    def __init__(self, settings: Settings, loop: str, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self, settings: Settings, loop: str, sockets: list[socket.socket], service_instance_id: str
+    ) -> None:
         self.workers: set[WorkerProcess] = set()
         self.desired = settings.workers
         self.regions = Regions()
+        self.app_metrics = SnapshotCollector(self._asks)
+        self._loop = asyncio.get_running_loop()
         self.restarts = dict.fromkeys(catalogue.RESTART_REASONS, 0)
         self.reloads = dict.fromkeys(catalogue.RELOAD_RESULTS, 0)
         self._reloaded_at = time.time()
@@ -74,6 +82,7 @@ class Fleet:
             runtime.ProcessFigures("main"),
             self._processes,
             self._figures,
+            self._snapshot_ages,
             runtime.python_info,
             lambda: build,
             runtime.readiness(state.is_ready),
@@ -81,7 +90,8 @@ class Fleet:
         )
         self._admin: AdminServer | None = None
         if settings.metrics_port is not None:
-            exposition = Exposition(self.regions, sources)
+            resource = runtime.target_resource(settings.service_name, service_instance_id, __version__)
+            exposition = Exposition(self.regions, sources, app=self.app_metrics.collect, resource=resource)
             self._admin = AdminServer(settings.metrics_host, settings.metrics_port, state, exposition)
             self._admin.bind()
 
@@ -116,6 +126,11 @@ class Fleet:
         slot = str(worker.slot)
         self._cpu_base[slot] = self._cpu_base.get(slot, 0.0) + self._cpu.pop(worker, 0.0)
         self.regions.fold(worker)
+        self.app_metrics.fold(worker)
+
+    def received(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
+        """Take what a worker says of its application's own metrics."""
+        self.app_metrics.received(worker, str(worker.slot), message)
 
     def reloaded(self, result: str) -> None:
         """Count a replacement of all workers, by result."""
@@ -131,6 +146,21 @@ class Fleet:
     def silent_for(self, worker: WorkerProcess) -> float:
         """Return the seconds since the worker's event loop last turned."""
         return max(time.time() - (worker.heartbeat() or worker.ready_at), 0.0)
+
+    # --- the application's own metrics ---------------------------------------------------------
+
+    def _asks(self) -> dict[Hashable, Callable[[int], Any]]:
+        serving = [worker for worker in tuple(self.workers) if worker.state in ("ready", "draining")]
+        return {worker: partial(self._ask, worker) for worker in serving}
+
+    def _ask(self, worker: WorkerProcess, number: int) -> None:
+        # From the scrape's thread: the channel belongs to the loop.
+        ask = partial(worker.channel.send, appsnapshots.MESSAGE, number=number)
+        self._loop.call_soon_threadsafe(ask)
+
+    def _snapshot_ages(self) -> Iterator[Sample]:
+        for slot, age in self.app_metrics.ages():
+            yield catalogue.SNAPSHOT_AGE.name, (slot,), age
 
     # --- figures -----------------------------------------------------------------------------
 

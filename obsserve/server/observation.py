@@ -54,11 +54,6 @@ def tracing_of(settings: Settings) -> TracingConfiguration | None:
     return tracing_configuration(settings)
 
 
-def has_body_sizes(settings: Settings) -> bool:
-    """Return whether there are histograms of body sizes."""
-    return settings.metrics_body_size or settings.metrics_profile == "full"
-
-
 class Observation:
     """Everything that watches a serving process.
 
@@ -124,7 +119,7 @@ class Observation:
         from obsserve.telemetry.runtime import LoopLag  # noqa: PLC0415
 
         given = self._seat.cells if self._seat is not None else None
-        rows = rows_for(self._settings.metrics_max_series, body_sizes=has_body_sizes(self._settings))
+        rows = rows_for(self._settings.metrics_max_series, body_sizes=self._settings.has_body_sizes)
         self._cells = given or Cells.create(rows)
         self._lag = LoopLag(self._cells, str(self._worker))
         self._counters = LogCounters(self._cells, str(self._worker))
@@ -140,7 +135,7 @@ class Observation:
         self.metrics = metrics = Metrics(
             self._cells,
             max_series=settings.metrics_max_series,
-            body_sizes=has_body_sizes(settings),
+            body_sizes=settings.has_body_sizes,
             routes=settings.metrics_profile != "minimal",
             known_methods=known_methods(os.environ),
             exemplars=traced,

@@ -21,9 +21,11 @@ from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.errors import StartupError
+from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
 from obsserve.server import listeners
 from obsserve.server.fleet import Fleet
 from obsserve.server.workerprocess import WorkerProcess
+from obsserve.telemetry import appsnapshots
 from obsserve.telemetry.logging import server_logger, server_sink
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ class Supervisor:
         self.log = server_logger()
         self.slots: dict[int, WorkerProcess] = {}
         self._watchers = watchers
-        self._instance = str(uuid.uuid4())
+        self._instance = resource_attributes().get(SERVICE_INSTANCE_ID) or str(uuid.uuid4())
         self._replacing: dict[int, asyncio.Event] = {}  # by slot, with the end of the replacement
         self._soon: dict[int, int] = {}
         self._rolling: asyncio.Task[Any] | None = None
@@ -129,7 +131,7 @@ class Supervisor:
         try:
             factory = self.config.get_loop_factory()
             loop_name = getattr(factory, "__module__", "asyncio").partition(".")[0]
-            self.fleet = Fleet(self.settings, loop_name, self._sockets)
+            self.fleet = Fleet(self.settings, loop_name, self._sockets, self._instance)
             self.fleet.start()
             try:
                 await self._serve_with_fleet()
@@ -288,6 +290,8 @@ class Supervisor:
                 pid=worker.pid,
                 startup_seconds=seconds,
             )
+        elif kind == appsnapshots.MESSAGE:
+            self.fleet.received(worker, message)
         elif kind == "recycle" and self._is_settled(worker):
             self._soon_run(self._replace(worker.slot, message["reason"]))
         elif kind == "draining" and worker.state == "ready" and not self.stopping:

@@ -20,7 +20,8 @@ from obsserve.errors import ObsserveError, StartupError
 from obsserve.server.channel import WorkerChannel
 from obsserve.server.seat import Seat
 from obsserve.server.server import Server
-from obsserve.telemetry import catalogue
+from obsserve.telemetry import appsnapshots, catalogue
+from obsserve.telemetry.appsnapshots import SnapshotSender
 from obsserve.telemetry.cells import Cells, Family
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ HELD_SIGNALS: Final = tuple(
 )
 # Its row is the first of a worker's region, so that the main process finds it without reading the others.
 HEARTBEAT_SLOT: Final = 0
+# What the last snapshot of the application's metrics may take, seconds: its collectors may block.
+LAST_SNAPSHOT: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,11 @@ class WorkerServer(Server):
         self._active = Family(cells, catalogue.WORKER_ACTIVE_REQUESTS).row(*slot)
         self._open = Family(cells, catalogue.WORKER_CONNECTIONS_OPEN).row(*slot)
         self._slots = cells.slots
+        errors = Family(cells, catalogue.SNAPSHOT_ERRORS)
+        self._snapshots = SnapshotSender(
+            lambda **fields: self.channel.send(appsnapshots.MESSAGE, **fields), lambda: errors.add(1.0)
+        )
+        self.channel.receivers[appsnapshots.MESSAGE] = self._snapshots.asked
 
     def serve_slot(self) -> ObsserveError | None:
         """Import the application and serve it; return why it could not start."""
@@ -111,9 +119,12 @@ class WorkerServer(Server):
             self.config.load()
             self._importing = False
             if not self.should_exit:
+                self._snapshots.start()
                 self.run(self._listening)
         except ObsserveError as error:
             return error
+        finally:
+            self._snapshots.finish(LAST_SNAPSHOT)
         return self.startup_failure
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

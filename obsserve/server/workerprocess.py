@@ -70,7 +70,8 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self.channel = MainChannel(ours, self._message)
-        cells = Cells.create(rows_for(config.settings.metrics_max_series))
+        settings = config.settings
+        cells = Cells.create(rows_for(settings.metrics_max_series, body_sizes=settings.has_body_sizes))
         self.reader = cells.reader()
         self._oom_kills = oom_kills()
         post = Post(config, sockets, theirs, _Descriptor(cells.fileno()), slot, service_instance_id)

@@ -114,15 +114,17 @@ class WorkersAppMetrics:
         self._latest: dict[Hashable, tuple[str, Snapshot, float]] = {}
         self._base: dict[str, _Merged] = {}
 
-    def update(self, process: Hashable, worker: str, snapshot: Snapshot) -> None:
+    def update(self, process: Hashable, worker: str, snapshot: Snapshot | None) -> None:
         """Take over a process's snapshot.
 
         Args:
             process: tells one process from another, also of the same slot.
             worker: its slot.
-            snapshot: as `AppMetrics.snapshot` returned it, by way of JSON or not.
+            snapshot: as `AppMetrics.snapshot` returned it, by way of JSON or not; None when nothing has changed.
         """
         with self._lock:
+            if snapshot is None:
+                snapshot = self._latest[process][1] if process in self._latest else []
             self._latest[process] = (worker, snapshot, time.monotonic())
 
     def fold(self, process: Hashable) -> None:

@@ -39,7 +39,13 @@ each bucket and three more. `--metrics-profile` chooses how many there are: `min
 `full` has the sizes of bodies (as `--metrics-body-size` has), `standard` is in between. The labels of `target_info`
 are the resource attributes of the service.
 
-The application's own `prometheus_client` metrics, of the library's default registry, are on the same page.
+The application's own `prometheus_client` metrics, of the library's default registry, are on the same page, and need
+no set-up with several workers either (leave PROMETHEUS_MULTIPROC_DIR alone): counters, histograms and summaries are
+summed, and keep what workers that are gone had counted; gauges follow their `multiprocess_mode` and vanish with their
+worker; where each worker is shown for itself (the mode `all`, which is the default, enums, gauges of custom
+collectors) the sample has the label `worker`. Exemplars are kept. A worker that cannot answer within a second is
+shown as it was last, with `obsserve_metrics_snapshot_age_seconds`; one that is killed takes along what it counted
+since the last snapshot, five seconds at most.
 """
 
 _CHAPTERS: Final = (
