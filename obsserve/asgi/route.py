@@ -34,13 +34,13 @@ def resolve_route(scope: dict[str, Any] | None) -> str:
             route = _with_prefix(route, fastapi)
         template = getattr(route, "path_format", None) or getattr(route, "path", None)
         if isinstance(template, str):
-            return _below_mounts(scope, template)
+            return below_mounts(scope, template)
     template = scope.get("path_template")
     if isinstance(template, str):
-        return _below_mounts(scope, template)
+        return below_mounts(scope, template)
     if route is not None and hasattr(route, "routes"):
         # A mount: what is below it did not say which of its routes answered, or has none (static files).
-        return _below_mounts(scope, "/{path}") if hasattr(route, "path_format") and not route.routes else ""
+        return below_mounts(scope, "/{path}") if hasattr(route, "path_format") and not route.routes else ""
     endpoint = scope.get("endpoint")
     return _route_of_endpoint(scope, endpoint) if endpoint is not None else ""
 
@@ -51,7 +51,13 @@ def _with_prefix(route: Any, fastapi: dict[str, Any]) -> Any:
     return effective if getattr(effective, "original_route", None) is route else route
 
 
-def _below_mounts(scope: dict[str, Any], template: str) -> str:
+def below_mounts(scope: dict[str, Any], template: str) -> str:
+    """Return the whole template of a route, with those of the mounts that it is below.
+
+    Args:
+        scope: the ASGI scope as the route's application sees it.
+        template: the route's own; the result is empty when the mounts' are not known.
+    """
     root_path: str = scope.get("root_path", "")
     outside = scope.get("app_root_path")
     if outside is None or not scope.get("path_params"):  # not mounted, or no mount has a parameter
@@ -117,7 +123,7 @@ def _route_of_endpoint(scope: dict[str, Any], endpoint: Any) -> str:
     path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
     for route in routes:
         if len(routes) == 1 or route.path_regex.match(path):
-            return _below_mounts(scope, route.path_format)
+            return below_mounts(scope, route.path_format)
     return ""
 
 

@@ -89,6 +89,9 @@ class Record:
     # The response's field with the request's id, with its line end; empty when it is not sent back.
     id_line = b""
     _announced_route = ""
+    # Where the framework's router looked (the scope's root_path), and the template that it found.
+    matched = ("", "")
+    _route_is_set = False
     _request_id: str | None = None
 
     def __init__(self, connection: Connection, began: float) -> None:
@@ -173,3 +176,15 @@ class Record:
             route: such as `/users/{id}`; never a path with values in it.
         """
         self._announced_route = route
+        self._route_is_set = True
+
+    def route_matched(self, root_path: str, route: str) -> None:
+        """Take what the framework's router found; what the application itself sets counts more.
+
+        Args:
+            root_path: where the router looked.
+            route: the whole template.
+        """
+        self.matched = (root_path, route)
+        if not self._route_is_set:
+            self._announced_route = route

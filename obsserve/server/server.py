@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
+from obsserve.asgi.frameworks import learn_routes
 from obsserve.asgi.lifespan import Lifespan, LifespanFailedError
 from obsserve.http.connection import Connection
 from obsserve.http.parser import parser_class
@@ -154,6 +155,7 @@ class Server:
             self.should_exit = True
             return
         observation.lifespan_finished("startup", perf_counter() - began)
+        learn_routes()  # whatever the application needs is imported by now
         self.server_state = self._shared_state(app)
         self._serve_websockets()
         self._ticker = Ticker(self.server_state.loop, self._tick, self._each_second)

@@ -1,7 +1,3 @@
-"""BlackSheep's scope names no route; with ANNOUNCE=yes its router tells the server (not of WebSockets)."""
-
-import os
-
 from blacksheep import Application, Content, Response, StreamedContent, WebSocket, WebSocketDisconnectError
 from blacksheep.server.routing import Router
 
@@ -36,17 +32,3 @@ async def echo(websocket: WebSocket, room: str):
             await websocket.send_text(f"{room}: {await websocket.receive_text()}")
     except WebSocketDisconnectError:
         pass
-
-
-def announcing(get_match):
-    def get_match_and_announce(request):
-        match = get_match(request)
-        if match is not None and match.pattern != b"*":  # which is the router's fallback
-            request.scope["extensions"]["obsserve"].set_route(match.pattern.decode())
-        return match
-
-    return get_match_and_announce
-
-
-if os.environ.get("ANNOUNCE") == "yes":
-    router.get_match = announcing(router.get_match)

@@ -1,7 +1,3 @@
-"""Falcon's scope names no route; with ANNOUNCE=yes a middleware tells the server."""
-
-import os
-
 import falcon.asgi
 
 
@@ -36,15 +32,7 @@ class Echo:
             pass
 
 
-class AnnounceRoute:
-    async def process_resource(self, request, response, resource, params):
-        request.scope["extensions"]["obsserve"].set_route(request.uri_template)
-
-    async def process_resource_ws(self, request, socket, resource, params):
-        request.scope["extensions"]["obsserve"].set_route(request.uri_template)
-
-
-app = falcon.asgi.App(middleware=[AnnounceRoute()] if os.environ.get("ANNOUNCE") == "yes" else [])
+app = falcon.asgi.App()
 app.add_route("/items/{item:int}", Item())
 app.add_route("/stream/{name}", Stream())
 app.add_route("/fail/{name}", Fail())

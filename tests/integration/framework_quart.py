@@ -1,8 +1,4 @@
-"""Quart's scope names no route; with ANNOUNCE=yes a hook tells the server."""
-
-import os
-
-from quart import Quart, request, websocket
+from quart import Quart, websocket
 
 app = Quart(__name__)
 
@@ -30,19 +26,3 @@ async def fail(name):
 async def echo(room):
     while True:
         await websocket.send(f"{room}: {await websocket.receive()}")
-
-
-def announce(connection):
-    if connection.url_rule is not None:
-        connection.scope["extensions"]["obsserve"].set_route(connection.url_rule.rule)
-
-
-if os.environ.get("ANNOUNCE") == "yes":
-
-    @app.before_request
-    async def announce_request():
-        announce(request)
-
-    @app.before_websocket
-    async def announce_websocket():
-        announce(websocket)

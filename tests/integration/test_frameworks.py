@@ -1,7 +1,7 @@
-"""Frameworks under a real server: what they answer, and what the records say of it.
+"""Frameworks under a real server: what they answer, and what metric, line and span say of it.
 
-The route is the framework's own template where it leaves one in the scope. Where it leaves none, the record has
-null, until the application announces it (ANNOUNCE=yes): each `framework_*.py` has the few lines for that.
+The route is the framework's own template, without a line of the application's code. One request has one SERVER
+span, whatever instrumentation the application brings.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ import httpx
 import pytest
 from conftest import total, wait_for
 
-# framework: the package to install, and the templates of item, stream, fail and ws (None: nobody names it)
-IN_SCOPE = {
+from obsserve.testing_otlp import OTLPSink
+
+SERVER, INTERNAL = 2, 1  # opentelemetry.proto.trace.v1.Span.SpanKind
+# framework: the package to install, and the templates of item, stream, fail and ws
+TEMPLATES = {
     "starlette": ("starlette", "/items/{item}", "/stream/{name}", "/fail/{name}", "/ws/{room}"),
     "fastapi": ("fastapi", "/items/{item}", "/stream/{name}", "/fail/{name}", "/ws/{room}"),
     "litestar": ("litestar", "/items/{item}", "/stream/{name}", "/fail/{name}", "/ws/{room}"),
-}
-ANNOUNCED = {
     "django": ("django", "/items/<int:item>", "/stream/<name>", "/fail/<name>", None),
     "quart": ("quart", "/items/<int:item>", "/stream/<name>", "/fail/<name>", "/ws/<room>"),
     "falcon": ("falcon", "/items/{item:int}", "/stream/{name}", "/fail/{name}", "/ws/{room}"),
-    "blacksheep": ("blacksheep", "/items/{int:item}", "/stream/{name}", "/fail/{name}", None),
+    "blacksheep": ("blacksheep", "/items/{int:item}", "/stream/{name}", "/fail/{name}", "/ws/{room}"),
 }
-TEMPLATES = IN_SCOPE | ANNOUNCED
 WITH_WEBSOCKET = [name for name in TEMPLATES if name != "django"]
+PACKAGES = {name: f"opentelemetry.instrumentation.{name}" for name in ("asgi", "django", "fastapi")}
+INSTRUMENTED = [*((name, "asgi") for name in TEMPLATES), ("django", "django"), ("fastapi", "fastapi")]
 
 
 def need(package):
@@ -40,27 +42,51 @@ def need(package):
 
 
 @pytest.fixture
-def start(serve):
-    def start(framework, announce=False):
+def sink():
+    with OTLPSink("http/protobuf") as sink:
+        yield sink
+
+
+@pytest.fixture
+def start(serve, sink):
+    def start(framework, instrumentation=""):
         need(TEMPLATES[framework][0])
+        if instrumentation:
+            need(PACKAGES[instrumentation])
         server = serve(
-            f"framework_{framework}:app", "--port", "0", "--metrics-port", "0",
-            environment={"ANNOUNCE": "yes" if announce else "no"},
-        )  # fmt: skip
+            "framework_instrumented:app" if instrumentation else f"framework_{framework}:app",
+            *("--port", "0", "--metrics-port", "0"),
+            *("--otlp-endpoint", sink.endpoint, "--otlp-protocol", "http/protobuf"),
+            environment={"FRAMEWORK": framework, "INSTRUMENTATION": instrumentation},
+        )
         server.templates = TEMPLATES[framework][1:]
-        if framework in ANNOUNCED and not announce:
-            server.templates = (None,) * 4
         return server
 
     return start
 
 
-VARIANTS = [*((name, False) for name in TEMPLATES), *((name, True) for name in ANNOUNCED)]
+def attributes(span):
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in span.attributes}
 
 
-@pytest.mark.parametrize(("framework", "announce"), VARIANTS)
-def test_requests(start, framework, announce):
-    server = start(framework, announce)
+def check_spans(sink, lines):
+    """One SERVER span for each exchange's line, with its ids and its route."""
+    found = {span.span_id.hex(): span for span in sink.spans if span.kind == SERVER}
+    assert len(found) == len(lines)
+    for line in lines:
+        span = found[line["span_id"]]
+        route = line["http_route"]
+        assert span.trace_id.hex() == line["trace_id"]
+        assert attributes(span).get("http.route") == route
+        assert span.name == (f"GET {route}" if route else "GET")
+
+
+VARIANTS = [*((name, "") for name in TEMPLATES), *INSTRUMENTED]
+
+
+@pytest.mark.parametrize(("framework", "instrumentation"), VARIANTS)
+def test_requests(start, sink, framework, instrumentation):
+    server = start(framework, instrumentation)
     item_route, stream_route, fail_route, _ = server.templates
     with httpx.Client(base_url=server.url, timeout=10) as client:
         item = client.get("/items/7")
@@ -90,18 +116,24 @@ def test_requests(start, framework, announce):
     assert total(samples, name, http_response_status_code="500") == 1
     assert total(samples, name, http_response_status_code="404") == 1
     assert total(samples, "http_server_active_requests") == 0
-    if item_route:
-        assert total(samples, name, http_route=item_route, http_response_status_code="200") == 1
-        assert total(samples, name, http_route=stream_route, http_response_status_code="200") == 1
+    assert total(samples, name, http_route=item_route, http_response_status_code="200") == 1
+    assert total(samples, name, http_route=stream_route, http_response_status_code="200") == 1
     assert server.stop() == 0
+    check_spans(sink, lines)
+    if instrumentation:  # its spans are children of ours
+        ours = {span.span_id for span in sink.spans if span.kind == SERVER}
+        theirs = [span for span in sink.spans if span.kind == INTERNAL and span.parent_span_id in ours]
+        assert len(theirs) >= len(lines)
 
 
-@pytest.mark.parametrize(("framework", "announce"), [one for one in VARIANTS if one[0] in WITH_WEBSOCKET])
-def test_websocket(start, framework, announce):
+@pytest.mark.parametrize(
+    ("framework", "instrumentation"), [one for one in VARIANTS if one[0] in WITH_WEBSOCKET]
+)
+def test_websocket(start, sink, framework, instrumentation):
     need("websockets")
     from websockets.asyncio.client import connect
 
-    server = start(framework, announce)
+    server = start(framework, instrumentation)
     route = server.templates[3]
 
     async def talk():
@@ -126,6 +158,9 @@ def test_websocket(start, framework, announce):
         "the session's end to be counted",
     )
     assert server.stop() == 0
+    check_spans(sink, [handshake])
+    (span,) = [span for span in sink.spans if span.name == f"websocket {route}"]
+    assert (span.kind, span.parent_span_id.hex()) == (INTERNAL, handshake["span_id"])
 
 
 def test_django_refuses_websockets(start):
@@ -149,18 +184,18 @@ def test_django_refuses_websockets(start):
 
 
 @pytest.mark.parametrize(
-    ("framework", "announce", "target", "route"),
+    ("framework", "target", "route"),
     [
-        ("starlette", False, "/sub/ann/stream/x", "/sub/{tenant}/stream/{name}"),
-        ("fastapi", False, "/sub/ann/stream/x", "/sub/{tenant}/stream/{name}"),
-        ("fastapi", False, "/v1/stream/x", "/v1/stream/{name}"),
-        ("litestar", False, "/sub/ann/stream/x", "/sub/{tenant}/stream/{name}"),
-        ("django", True, "/sub/ann/stream/x", "/sub/<tenant>/stream/<name>"),
+        ("starlette", "/sub/ann/stream/x", "/sub/{tenant}/stream/{name}"),
+        ("fastapi", "/sub/ann/stream/x", "/sub/{tenant}/stream/{name}"),
+        ("fastapi", "/v1/stream/x", "/v1/stream/{name}"),
+        ("litestar", "/sub/ann/stream/x", "/sub/{tenant}/stream/{name}"),
+        ("django", "/sub/ann/stream/x", "/sub/<tenant>/stream/<name>"),
     ],
 )
-def test_below_another_path(start, framework, announce, target, route):
+def test_below_another_path(start, framework, target, route):
     """A sub-application's route is the whole template: no value of a path becomes a label."""
-    server = start(framework, announce)
+    server = start(framework)
     assert httpx.get(server.url + target).text == "chunk 0\nchunk 1\nchunk 2\n"
     (line,) = server.access_lines(1)
     assert (line["url_path"], line["http_route"], line["outcome"]) == (target, route, "ok")
