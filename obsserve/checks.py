@@ -183,6 +183,18 @@ def whole(minimum: int, maximum: int | None = None) -> Check:
     return check
 
 
+def permissions(value: Any) -> str:
+    """Accept the permission bits of a file, octal text as chmod takes it or their number; return octal text."""
+    remedy = "give octal digits, such as 0660 (in Python and TOML a number is 0o660)"
+    try:
+        number = int(value, 8) if isinstance(value, str) else operator.index(value)
+    except (TypeError, ValueError):
+        raise BadValue(f"{value!r} is not a file mode", remedy) from None
+    if isinstance(value, bool) or not 0 <= number <= 0o777:
+        raise BadValue(f"{value!r} is not a file mode", remedy)
+    return f"{number:04o}"
+
+
 def _seconds(value: Any, remedy: str) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)

@@ -15,7 +15,7 @@ from obsserve.config import STARTUP_FAILURE, Config
 from obsserve.errors import ConfigError, StartupError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from obsserve.server.server import Server
 
@@ -24,8 +24,10 @@ __all__ = ["Server", "main", "run"]
 EPILOG = (
     "Every option can also be given in the environment (OBSSERVE_PORT for --port) and as a key of the file that "
     "--config names or of [tool.obsserve] in ./pyproject.toml (port). Flags go before the environment, the "
-    "environment before the file."
+    "environment before the file. `obsserve healthcheck` asks a running server how it is (see its --help)."
 )
+# Other things to do than serving. APP always has a colon, so their names cannot be an application's.
+SUBCOMMANDS = {"healthcheck": "obsserve.healthcheck:healthcheck"}
 
 if not TYPE_CHECKING:
 
@@ -71,8 +73,10 @@ def _serve(config: Config, *, process_ends: bool = False) -> None:
     config.import_app()  # as uvicorn, before there is a loop; a module that is not there is the likeliest mistake
 
     from obsserve.server.server import Server  # noqa: PLC0415  (see __getattr__)
+    from obsserve.server.servicemanager import ServiceManager  # noqa: PLC0415
 
     server = Server(config)
+    server.service_manager = ServiceManager(os.environ)
     # From before the server captures signals until after it has given them back: one that comes twice, as from
     # an init system that signals the whole group, must not kill a process that is about to end cleanly.
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -103,6 +107,16 @@ def _mistakes_end_the_process() -> Iterator[None]:
 
 class _Command(click.Command):
     """The command, which takes its flags from the table of options when it runs, not when it is imported."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]  # click's overloads
+        given = sys.argv[1:] if args is None else list(args)
+        if not given or given[0] not in SUBCOMMANDS:
+            return super().main(args, prog_name, **extra)
+        from obsserve.importer import import_from_string  # noqa: PLC0415
+
+        name = f"{prog_name or 'obsserve'} {given[0]}"
+        with _mistakes_end_the_process():
+            return import_from_string(SUBCOMMANDS[given[0]]).main(given[1:], name, **extra)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         from obsserve import options  # noqa: PLC0415

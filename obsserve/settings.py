@@ -30,6 +30,7 @@ from obsserve.checks import (
     log_level,
     one_of,
     one_of_or_import,
+    permissions,
     ratio,
     seconds,
     seconds_or_zero,
@@ -231,9 +232,11 @@ class Settings:
     port: int = option(8000, group=LISTENING, check=whole(0, 65535), metavar="PORT",
         help="Listen on this TCP port; 0 picks a free one.")
     uds: str | None = option(None, group=LISTENING, check=filled_text, metavar="PATH",
-        help="Listen on a UNIX domain socket instead of TCP.")
+        help="Listen on a UNIX domain socket instead of TCP. One that nobody listens on any more is replaced.")
+    uds_permissions: str = option("0666", group=LISTENING, check=permissions, metavar="MODE",
+        help="Who may connect to the UNIX domain socket: its permissions in octal, such as 0660 for owner and group.")
     fd: int | None = option(None, group=LISTENING, check=whole(0), metavar="NUMBER",
-        help="Listen on a socket that is already open, by its file descriptor.")
+        help="Listen on a socket of any family that is already open, by its file descriptor. Sockets of systemd's LISTEN_FDS are taken without it.")
     backlog: int = option(2048, group=LISTENING, check=whole(1), metavar="CONNECTIONS",
         help="How many connections may wait to be accepted.")
 

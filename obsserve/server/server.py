@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from obsserve.config import Config
     from obsserve.server.seat import Seat
+    from obsserve.server.servicemanager import ServiceManager
     from obsserve.server.tls import TLS
     from obsserve.settings import Settings
 
@@ -69,11 +70,15 @@ class Server:
         self.lifespan: Lifespan
         self.last_notified = 0.0
         self.seat: Seat | None = None  # given by a process that looks after several
+        self.service_manager: ServiceManager | None = (
+            None  # given by the command, whose process is the service
+        )
         self.delays_shutdown = True
         self.startup_failure: LifespanFailedError | None = None
         self._captured: list[int] = []
         self._structlog_adopted = False
         self._sockets: list[socket.socket] = []
+        self._unix_path: listeners.UnixPath | None = None
         self._observation: Observation
         self._ticker: Ticker
         self._settings: Settings
@@ -137,7 +142,11 @@ class Server:
             StartupError: an address cannot be bound.
         """
         settings, observation = self._settings, self._observation
-        self._sockets = sockets if sockets is not None else listeners.bind_sockets(settings)
+        if sockets is not None:
+            self._sockets = sockets
+        else:
+            self._sockets = listeners.bind_sockets(settings)
+            self._unix_path = listeners.bound_path(settings)
         observation.bind()
         observation.start()
         app = self.config.loaded_app
@@ -249,6 +258,8 @@ class Server:
                 message=f"Metrics on {self._observation.metrics_url}",
                 address=self._observation.metrics_url,
             )
+        if self.service_manager is not None:
+            self.service_manager.ready(f"Serving on {', '.join(map(listeners.describe, self._sockets))}")
 
     # --- serving -----------------------------------------------------------------------------
 
@@ -272,6 +283,8 @@ class Server:
         for connection in tuple(state.connections):
             connection.sweep(now)
         self._observation.tick(now)
+        if self.service_manager is not None:
+            self.service_manager.sign_of_life(now)
 
     def _each_second(self, second: int) -> None:
         self.server_state.set_date(http_date(second))
@@ -290,6 +303,8 @@ class Server:
         timeout = self._settings.timeout_graceful_shutdown
         deadline = perf_counter() + timeout if timeout is not None else None
         self._observation.draining()
+        if self.service_manager is not None:
+            self.service_manager.stopping()
         if self._settings.shutdown_delay:
             await self._delay_shutdown(perf_counter() + self._settings.shutdown_delay)
         self._log.info(
@@ -368,8 +383,8 @@ class Server:
         """Give back what the process holds, however serving ended."""
         for sock in self._sockets:
             sock.close()
-        if self._settings.uds is not None and self.seat is None:
-            listeners.remove_unix_path(self._settings.uds)
+        if self._unix_path is not None:
+            self._unix_path.remove()
         self._observation.stop(LAST_MOMENT)
 
     # --- signals -----------------------------------------------------------------------------

@@ -14,6 +14,7 @@ death, a signal, a timer. Rules:
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import uuid
 from contextlib import suppress
@@ -24,6 +25,7 @@ from obsserve.errors import StartupError
 from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
 from obsserve.server import listeners
 from obsserve.server.fleet import Fleet
+from obsserve.server.servicemanager import ServiceManager
 from obsserve.server.workerprocess import WorkerProcess
 from obsserve.telemetry import appsnapshots
 from obsserve.telemetry.logging import server_logger, server_sink
@@ -60,6 +62,7 @@ class Supervisor:
         self.slots: dict[int, WorkerProcess] = {}
         self._watchers = watchers
         self._instance = resource_attributes().get(SERVICE_INSTANCE_ID) or str(uuid.uuid4())
+        self._service_manager = ServiceManager(os.environ)
         self._replacing: dict[int, asyncio.Event] = {}  # by slot, with the end of the replacement
         self._soon: dict[int, int] = {}
         self._rolling: asyncio.Task[Any] | None = None
@@ -128,6 +131,7 @@ class Supervisor:
         self._served = asyncio.Event()  # there has been a ready worker
         self._hurried = asyncio.Event()  # somebody waits at a terminal: no delay
         self._sockets = listeners.bind_sockets(self.settings)
+        unix_path = listeners.bound_path(self.settings)
         try:
             factory = self.config.get_loop_factory()
             loop_name = getattr(factory, "__module__", "asyncio").partition(".")[0]
@@ -140,8 +144,8 @@ class Supervisor:
         finally:
             for sock in self._sockets:
                 sock.close()
-            if self.settings.uds is not None:
-                listeners.remove_unix_path(self.settings.uds)
+            if unix_path is not None:
+                unix_path.remove()
 
     async def _serve_with_fleet(self) -> None:
         self._take_signals()
@@ -175,11 +179,23 @@ class Supervisor:
         url = self.fleet.metrics_url
         if url is not None:
             self.log.info("metrics.start", message=f"Metrics on {url}", address=url)
+        self._service_manager.ready(self._status())
+        self._soon_run(self._service_manager.feed_watchdog(self._is_alive))
+
+    def _status(self) -> str:
+        where = ", ".join(map(listeners.describe, self._sockets))
+        return f"Serving on {where} with {len(self.slots)} workers"
+
+    def _is_alive(self) -> bool:
+        """Whether the service manager's watchdog is to be fed: not while every worker's loop is blocked."""
+        period = self._service_manager.watchdog_period
+        return period is None or self.fleet.state.stalled_for() < period / 2
 
     async def _drain(self) -> None:
         """End all workers within the time-out; kill what does not end."""
         self._stop.set()
         self.fleet.state.draining = True
+        self._service_manager.stopping()
         began = perf_counter()
         if self.settings.shutdown_delay and self.fleet.ready() and not self._hurried.is_set():
             seconds = self.settings.shutdown_delay
@@ -385,11 +401,13 @@ class Supervisor:
         while self._rolls_wanted:
             if not self._keeps_waiting:
                 self.log.info("server.reload", message="Replacing the workers one by one")
+            self._service_manager.reloading()
             result = "success" if await self.replace_workers() else "failure"
             self._rolls_wanted -= 1
             if self._rolls_wanted and self._keeps_waiting:
                 continue  # a later edit has overtaken this one
             self.fleet.reloaded(result)
+            self._service_manager.ready(self._status())
             if result == "failure" and not self._keeps_waiting:
                 self.log.error("server.reload", message="The workers were not replaced", result=result)
 

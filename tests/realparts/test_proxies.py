@@ -197,18 +197,22 @@ def test_systemd_units_verify(tmp_path):
     assert (verified.returncode, verified.stderr) == (0, "")
 
 
-def test_systemd_socket_activate(run):
+@pytest.mark.parametrize("how", [("--fd", "3"), (), ("--workers", "2")])
+def test_systemd_socket_activate(run, how):
     need("systemd-socket-activate", "apt-get install systemd")
     port = free_port()
-    run(
-        "systemd-socket-activate",
-        "-l",
-        f"127.0.0.1:{port}",
-        "-E",
-        f"PATH={PATH}",
-        BIN / "obsserve",
-        "--fd",
-        "3",
-        "obsserve.demo:app",
-    )
+    server = run("systemd-socket-activate", "-l", f"127.0.0.1:{port}", "-E", f"PATH={PATH}",
+                 BIN / "obsserve", *how, "obsserve.demo:app")  # fmt: skip
     wait_for(lambda: answers(f"http://127.0.0.1:{port}/fast"), "an answer")
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(30) == 0
+
+
+def test_systemd_socket_activate_with_two_sockets(run, tmp_path):
+    need("systemd-socket-activate", "apt-get install systemd")
+    port, path = free_port(), tmp_path / "app.sock"
+    run("systemd-socket-activate", "-l", f"127.0.0.1:{port}", "-l", path, "-E", f"PATH={PATH}",
+        BIN / "obsserve", "obsserve.demo:app")  # fmt: skip
+    wait_for(lambda: answers(f"http://127.0.0.1:{port}/fast"), "an answer over TCP")
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+        assert client.get("http://server/fast").status_code == 200
