@@ -166,12 +166,11 @@ class Supervisor:
 
     def _announce(self, seconds: float) -> None:
         self.fleet.state.started = True
-        count = "1 worker" if len(self.slots) == 1 else f"{len(self.slots)} workers"
         for sock in self._sockets:
             where = listeners.describe(sock)
             self.log.info(
                 "server.start",
-                message=f"Serving on {where} with {count} (press CTRL+C to quit)",
+                message=f"Serving on {where} with {self._count()} (press CTRL+C to quit)",
                 address=where,
                 workers=len(self.slots),
                 startup_seconds=round(seconds, 3),
@@ -183,8 +182,10 @@ class Supervisor:
         self._soon_run(self._service_manager.feed_watchdog(self._is_alive))
 
     def _status(self) -> str:
-        where = ", ".join(map(listeners.describe, self._sockets))
-        return f"Serving on {where} with {len(self.slots)} workers"
+        return f"Serving on {', '.join(map(listeners.describe, self._sockets))} with {self._count()}"
+
+    def _count(self) -> str:
+        return "1 worker" if len(self.slots) == 1 else f"{len(self.slots)} workers"
 
     def _is_alive(self) -> bool:
         """Whether the service manager's watchdog is to be fed: not while every worker's loop is blocked."""
@@ -401,13 +402,15 @@ class Supervisor:
         while self._rolls_wanted:
             if not self._keeps_waiting:
                 self.log.info("server.reload", message="Replacing the workers one by one")
-            self._service_manager.reloading()
+            if self.fleet.state.started:
+                self._service_manager.reloading()
             result = "success" if await self.replace_workers() else "failure"
             self._rolls_wanted -= 1
             if self._rolls_wanted and self._keeps_waiting:
                 continue  # a later edit has overtaken this one
             self.fleet.reloaded(result)
-            self._service_manager.ready(self._status())
+            if self.fleet.state.started and not self.stopping:
+                self._service_manager.ready(self._status())
             if result == "failure" and not self._keeps_waiting:
                 self.log.error("server.reload", message="The workers were not replaced", result=result)
 
