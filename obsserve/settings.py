@@ -382,7 +382,7 @@ class Settings:
     log_sample_path: tuple[PathRatio, ...] = option((), group=LOGGING, check=path_ratio, metavar="PATTERN=RATIO", multiple=True,
         help="Another share for the paths that fit a pattern; the first that fits counts. May be given several times.")
     log_slow: float | None = option(1.0, group=LOGGING, check=seconds, metavar="SECONDS", words_for_none=OFF,
-        help="A request that takes this long is logged whatever is left out otherwise.")
+        help="A request that takes this many seconds is logged whatever is left out otherwise.")
     log_buffer_bytes: int = option(4 * 1024 * 1024, group=LOGGING, check=whole(16384), metavar="BYTES",
         help="How many bytes of log lines may wait for a slow reader; further lines are dropped and counted.")
     use_colors: bool | None = option(None, group=LOGGING, check=switch, words_for_none=("auto",), default_text="on a terminal",

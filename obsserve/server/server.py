@@ -247,8 +247,9 @@ class Server:
         return lambda: Handshake(state, tls, listener, make, failed)
 
     def _announce(self) -> None:
-        for sock in self._sockets:
-            where = listeners.describe(sock, "https" if self._tls is not None else "http")
+        scheme = "https" if self._tls is not None else "http"
+        addresses = [listeners.describe(sock, scheme) for sock in self._sockets]
+        for where in addresses:
             self._log.info(
                 "server.start", message=f"Serving on {where} (press CTRL+C to quit)", address=where
             )
@@ -259,7 +260,7 @@ class Server:
                 address=self._observation.metrics_url,
             )
         if self.service_manager is not None:
-            self.service_manager.ready(f"Serving on {', '.join(map(listeners.describe, self._sockets))}")
+            self.service_manager.ready(f"Serving on {', '.join(addresses)}")
 
     # --- serving -----------------------------------------------------------------------------
 
