@@ -448,9 +448,6 @@ class Settings:
         )
         if hashes and not self.log_hash_key:
             yield Problem("log_hash_key", "hashed fields need a key", "set OBSSERVE_LOG_HASH_KEY to a secret")
-        if self.proxy_protocol and (self.ssl_certfile or self.ssl_context_factory):
-            # Its header comes before the handshake, which begins with the first byte here.
-            yield Problem("proxy_protocol", "it is not read in front of TLS", "let the proxy end TLS")
         if self.uds is not None and self.fd is not None:
             yield Problem("uds", "it excludes fd", "give one of the two")
         if self.proxy_protocol and (not isinstance(self.http, str) or ":" in self.http):

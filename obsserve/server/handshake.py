@@ -68,7 +68,7 @@ class Handshake(asyncio.Protocol):
         server: what all connections share.
         tls: has the context.
         listener: the configured endpoint that accepted it.
-        make: makes the protocol that serves it afterwards.
+        protocol: serves it afterwards.
         failed: told of a handshake that failed: its reason, the peer, and the fault.
     """
 
@@ -86,12 +86,12 @@ class Handshake(asyncio.Protocol):
         server: ServerState,
         tls: TLS,
         listener: str,
-        make: Callable[[], asyncio.BaseProtocol],
+        protocol: asyncio.BaseProtocol,
         failed: Callable[[str, Address | None, BaseException], None],
     ) -> None:
         self._server = server
         self._tls = tls
-        self._make = make
+        self._protocol = protocol
         self._failed = failed
         self.listener = listener
         self.peer: Address | None = None
@@ -156,7 +156,7 @@ class Handshake(asyncio.Protocol):
         self._server.connections.discard(cast("Connection", self))
 
     def _hand_over(self, transport: asyncio.Transport) -> None:
-        protocol: Any = self._make()
+        protocol: Any = self._protocol
         if isinstance(protocol, Connection):
             self._describe(protocol, transport.get_extra_info("ssl_object"))
         transport.set_protocol(protocol)

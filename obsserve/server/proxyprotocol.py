@@ -1,7 +1,7 @@
 """The PROXY protocol, versions 1 and 2: who the client is, told by a proxy before the first byte of HTTP.
 
 `ProxyHeader` owns a fresh connection of a trusted peer until its header is complete, and then gives the
-transport to the HTTP connection. Rules (the specification is HAProxy's
+transport to the HTTP connection, or to the TLS handshake in front of it. Rules (the specification is HAProxy's
 proxy-protocol.txt): a trusted peer has to send the header, and nobody else is asked for one; not one byte
 behind it is read; whatever is wrong closes the connection, is counted
 and is told; type-length-value fields are skipped.
@@ -158,6 +158,7 @@ class ProxyHeader(asyncio.BufferedProtocol):
         state: what all connections share.
         connection: the HTTP connection to come.
         report: told of a bad header: the peer, the reason, a message.
+        handshake: takes the transport in the connection's place, for TLS; reads on by itself.
     """
 
     def __init__(
@@ -165,10 +166,12 @@ class ProxyHeader(asyncio.BufferedProtocol):
         state: ServerState,
         connection: Connection,
         report: Callable[[Address | None, str, str], None],
+        handshake: asyncio.BaseProtocol | None = None,
     ) -> None:
         self._state = state
         self._connection = connection
         self._report = report
+        self._handshake = handshake
         self._read = b""
         self._buffer = bytearray()
         self._peer: Address | None = None
@@ -229,6 +232,9 @@ class ProxyHeader(asyncio.BufferedProtocol):
         self._stop_timer()
         connection, transport = self._connection, self._transport
         connection.introduce(found.client, len(self._read))
+        if self._handshake is not None:
+            self._handshake.connection_made(transport)
+            return
         transport.pause_reading()  # so that the loop notices that reads are no longer buffered
         transport.set_protocol(connection)
         connection.connection_made(transport)

@@ -205,25 +205,24 @@ class Server:
         state = self.server_state
         backlog = self._settings.backlog
         introduced = self._settings.proxy_protocol
+        secured = None if self._tls is None else self._secured(self._tls)
         for sock in self._sockets:
             name = listeners.listener_name(sock)
 
             def accept(name: str = name) -> asyncio.BaseProtocol:
                 if custom is not None:
-                    return custom()
+                    served = custom()
+                    return served if secured is None else secured(served, name)
                 connection = Connection(state, name)
+                handshake = None if secured is None else secured(connection, name)
                 if not introduced:
-                    return connection
-                return ProxyHeader(state, connection, self._reporter.proxy_protocol_failed)
-
-            factory: Callable[[], asyncio.BaseProtocol] = accept
-            if self._tls is not None:
-                factory = self._secured(accept, name)
+                    return handshake or connection
+                return ProxyHeader(state, connection, self._reporter.proxy_protocol_failed, handshake)
 
             if sock.family.name == "AF_UNIX":
-                server = await self._listen_unix(factory, sock)
+                server = await self._listen_unix(accept, sock)
             else:
-                server = await loop.create_server(factory, sock=sock, backlog=backlog)
+                server = await loop.create_server(accept, sock=sock, backlog=backlog)
             self.servers.append(server)
 
     async def _listen_unix(self, accept: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> Any:
@@ -236,15 +235,12 @@ class Server:
                 return await loop.create_unix_server(accept, sock=sock, backlog=backlog, **keep)
         return await loop.create_unix_server(accept, sock=sock, backlog=backlog)
 
-    def _secured(
-        self, make: Callable[[], asyncio.BaseProtocol], listener: str
-    ) -> Callable[[], asyncio.BaseProtocol]:
+    def _secured(self, tls: TLS) -> Callable[[asyncio.BaseProtocol, str], asyncio.BaseProtocol]:
         """Return what puts a TLS handshake before the protocol of a new connection."""
         from obsserve.server.handshake import Handshake  # noqa: PLC0415 - only for those who serve TLS
 
-        assert self._tls is not None
-        state, tls, failed = self.server_state, self._tls, self._observation.handshake_failed
-        return lambda: Handshake(state, tls, listener, make, failed)
+        state, failed = self.server_state, self._observation.handshake_failed
+        return lambda protocol, listener: Handshake(state, tls, listener, protocol, failed)
 
     def _announce(self) -> None:
         scheme = "https" if self._tls is not None else "http"

@@ -167,7 +167,7 @@ class Supervisor:
     def _announce(self, seconds: float) -> None:
         self.fleet.state.started = True
         for sock in self._sockets:
-            where = listeners.describe(sock)
+            where = listeners.describe(sock, "https" if self.config.is_ssl else "http")
             self.log.info(
                 "server.start",
                 message=f"Serving on {where} with {self._count()} (press CTRL+C to quit)",

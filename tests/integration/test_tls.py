@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -16,6 +17,7 @@ import trustme
 from conftest import total, wait_for
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from websockets.exceptions import ConnectionClosed
 
 from obsserve import Config, Server
 
@@ -146,6 +148,105 @@ def test_client_certificates_are_taken_and_refused_with_curl(serve, files, autho
     }
 
 
+def test_client_certificates_are_taken_and_refused_with_httpx(serve, files, authority):
+    server = serve("tls_app:app", *files.options, "--ssl-ca-certs", str(files.ca), "--ssl-cert-reqs", "2")
+    known, unknown = authority.issue_cert("shop@example.org"), trustme.CA().issue_cert("shop@example.org")
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        with httpx.Client(verify=files.client(known, version)) as client:
+            told = client.get(server.url).json()["tls"]
+        assert len(told["client_cert_chain"]) == 1
+        for refused in (None, unknown):
+            # With TLS 1.3 the client has done its part before the server looks at the certificate.
+            with (
+                httpx.Client(verify=files.client(refused, version)) as client,
+                pytest.raises(httpx.HTTPError),
+            ):
+                client.get(server.url)
+    assert len(server.access_lines(2)) == 2
+    assert server.stop() == 0
+    assert len(server.access_lines()) == 2, "a refused client leaves no exchange"
+
+
+PROXY_V1 = b"PROXY TCP4 192.0.2.1 198.51.100.2 1234 443\r\n"
+
+
+def through_proxy_header(server, context, *parts):
+    """What the server answers to a client whose proxy sends these bytes before its handshake."""
+    host, port = server.url.removeprefix("https://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as plain:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in parts:
+            plain.sendall(part)
+        with context.wrap_socket(plain, server_hostname=host) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            received = b""
+            while data := client.recv(65536):
+                received += data
+            return received
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_the_proxy_protocol_comes_before_the_handshake(serve, files, loop):
+    options = [*files.options, "--proxy-protocol", "--loop", loop, "--metrics-port", "0"]
+    server = serve("tls_app:app", *options, "--timeout-tls-handshake", "0.5")
+    for parts in ([PROXY_V1], [PROXY_V1[:9], PROXY_V1[9:]]):
+        assert through_proxy_header(server, files.client(), *parts).startswith(b"HTTP/1.1 200")
+    for line in server.access_lines(2):
+        assert (line["client_address"], line["network_peer_address"]) == ("192.0.2.1", "127.0.0.1")
+        assert line["url_scheme"] == "https"
+    with pytest.raises(OSError):
+        through_proxy_header(server, files.client())
+    host, port = server.url.removeprefix("https://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as silent:
+        silent.sendall(PROXY_V1)
+        assert silent.recv(1) == b""
+
+    def counted():
+        samples = server.metrics()
+        return (
+            total(samples, "obsserve_proxy_protocol_errors_total", reason="missing"),
+            total(samples, "obsserve_tls_handshake_failures_total", reason="timeout"),
+        )
+
+    wait_for(lambda: counted() == (1, 1), "the counts")
+    assert server.stop() == 0
+
+
+def test_an_untrusted_peer_speaks_tls_at_once(serve, files):
+    server = serve("tls_app:app", *files.options, "--proxy-protocol", "--forwarded-allow-ips", "10.0.0.1")
+    assert httpx.get(server.url, verify=files.client()).status_code == 200
+    assert server.access_lines(1)[0]["client_address"] == "127.0.0.1"
+
+
+def test_haproxy_passes_tls_through_and_names_the_client(serve, files, program, tmp_path):
+    haproxy = program("haproxy")
+    server = serve("tls_app:app", *files.options, "--proxy-protocol")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    (tmp_path / "haproxy.cfg").write_text(
+        "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n"
+        f"frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\n"
+        f"backend b\n  server s {server.url.removeprefix('https://')} send-proxy-v2\n"
+    )
+    proxy = subprocess.Popen([haproxy, "-db", "-f", str(tmp_path / "haproxy.cfg")])
+    try:
+
+        def asked():
+            assert proxy.poll() is None
+            try:
+                return httpx.get(f"https://127.0.0.1:{port}", verify=files.client(), timeout=20)
+            except httpx.ConnectError:
+                return None
+
+        assert wait_for(asked, "an answer through haproxy").json()["scheme"] == "https"
+    finally:
+        proxy.terminate()
+        proxy.wait(20)
+    line = server.access_lines(1)[-1]
+    assert line["client_address"] == "127.0.0.1"
+    assert line["http_response_status_code"] == 200
+
+
 def test_certificates_are_renewed_under_load_without_a_failed_handshake(serve, files):
     server = serve("tls_app:app", *files.options, "--metrics-port", "0")
     failures, seen, stop = [], set(), threading.Event()
@@ -181,6 +282,58 @@ def test_certificates_are_renewed_under_load_without_a_failed_handshake(serve, f
     assert total(samples, "obsserve_tls_certificate_reloads_total", result="success") == 2
     assert total(samples, "obsserve_tls_certificate_reloads_total", result="failure") == 1
     assert total(samples, "obsserve_tls_handshake_failures_total") == 0
+
+
+def test_workers_renew_their_certificate_and_are_replaced_while_websockets_are_open(serve, files):
+    from websockets.sync.client import connect
+
+    server = serve("tls_app:app", *files.options, "--workers", "2", "--metrics-port", "0")
+    failures, done, stop = [], [], threading.Event()
+    context = files.client()
+
+    def load():
+        while not stop.is_set():
+            try:
+                done.append(httpx.get(server.url, verify=context, timeout=20).status_code)
+            except Exception as failure:
+                failures.append(repr(failure))
+
+    clients = [threading.Thread(target=load) for _ in range(3)]
+    for client in clients:
+        client.start()
+    try:
+        with connect(server.url.replace("https", "wss") + "/stays", ssl=context) as opened:
+            assert json.loads(opened.recv())["scheme"] == "wss"
+            files.issue()
+            wanted = certificate(files.cert.read_bytes()).not_valid_after_utc.timestamp()
+            wait_for(
+                lambda: (
+                    total(server.metrics(), "obsserve_tls_certificate_reloads_total", result="success") == 2
+                ),
+                "renewal in both workers",
+            )
+            expiry = server.metrics()["obsserve_tls_certificate_expiry_timestamp_seconds"]
+            assert {labels["worker"]: value for labels, value in expiry} == {"0": wanted, "1": wanted}
+            server.process.send_signal(signal.SIGHUP)
+            wait_for(
+                lambda: total(server.metrics(), "obsserve_worker_restarts_total", reason="reload") == 2,
+                "replacement of both workers",
+            )
+            with pytest.raises(ConnectionClosed) as caught:
+                opened.recv(20)
+            assert caught.value.rcvd.code == 1012
+    finally:
+        stop.set()
+        for client in clients:
+            client.join(30)
+    assert not failures
+    assert done
+    samples = server.metrics()
+    assert total(samples, "obsserve_tls_handshake_failures_total") == 0
+    assert total(
+        samples, "http_server_request_duration_seconds_count", http_response_status_code="200"
+    ) == len(done)
+    assert server.stop() == 0
 
 
 def test_a_handshake_that_is_silent_or_no_tls_is_ended_and_counted(serve, files):
@@ -245,7 +398,6 @@ def test_an_encrypted_key(serve, files):
         (lambda f: None, ["--ssl-cert-reqs", "2"], 3, "give --ssl-ca-certs"),
         (lambda f: None, ["--ssl-ciphers", "none-such"], 3, "names no cipher"),
         (lambda f: None, ["--ssl-version", "3"], 2, "TLS 1.0"),
-        (lambda f: None, ["--proxy-protocol"], 2, "not read in front of TLS"),
     ],
 )
 def test_mistakes_are_one_line(serve, files, spoil, arguments, code, says):

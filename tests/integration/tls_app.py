@@ -16,6 +16,10 @@ async def app(scope, receive, send):
         await receive()
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.send", "text": body.decode()})
+        if scope["path"] == "/stays":
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+            return
         await send({"type": "websocket.close"})
         return
     await send({"type": "http.response.start", "status": 200, "headers": []})
