@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-units versions full lint type docs dashboards bench clean
+.PHONY: run test test-units versions full lint type docs dashboards bench loadtest clean
 
 run: $(VENV)/.installed  ## serve the demo application, with metrics
 	$(BIN)/obsserve obsserve.demo:app --metrics-port 9100
@@ -19,6 +19,7 @@ versions:  ## the tests that start no servers, with every supported Python that 
 
 full: $(VENV)/.installed-test  ## also what takes long: more examples for the properties, the test suite five times
 	HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest tests/properties tests/telemetry --timeout 600
+	$(BIN)/python -m pytest -m full --timeout 900
 	for round in 1 2 3 4 5; do $(BIN)/python -m pytest tests/integration || exit 1; done
 
 lint: $(VENV)/.installed-test
@@ -39,6 +40,9 @@ dashboards: $(VENV)/.installed-test  ## write dashboards, rules and alerts anew 
 bench: $(VENV)/.installed-bench  ## SUITE=hello, otlp, post, stream, pipeline, fastapi, latency, idle, startup
 	$(BIN)/python -m loadtests.bench $(or $(SUITE),hello)
 
+loadtest: $(VENV)/.installed-loadtest  ## SCENARIO=steady, api_mix, overload … against the demo; ARGUMENTS="--run-time 5m"
+	$(BIN)/python -m loadtests $(or $(SCENARIO),steady) $(ARGUMENTS)
+
 $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
@@ -53,6 +57,10 @@ $(VENV)/.installed-test: $(VENV)/.created pyproject.toml
 
 $(VENV)/.installed-bench: $(VENV)/.created pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-loadtest: $(VENV)/.created pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[loadtest]'
 	touch $@ $(VENV)/.installed
 
 clean:

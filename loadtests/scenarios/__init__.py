@@ -1,0 +1,1 @@
+"""The scenarios: Locust files, one for each row of `loadtests/expectations.py`."""
