@@ -195,6 +195,20 @@ def permissions(value: Any) -> str:
     return f"{number:04o}"
 
 
+def size(value: Any) -> int:
+    """Accept a number of bytes; K, M, G and T after it stand for the powers of 1024, as with systemd."""
+    remedy = "give bytes, such as 536870912, or 512M"
+    word = "" if isinstance(value, bool) else str(value).strip().upper().removesuffix("IB").removesuffix("B")
+    power = "KMGT".find(word[-1:]) + 1 if word else 0
+    try:
+        number = int(float(word.rstrip("KMGT")) * 1024**power)
+    except (ValueError, OverflowError):
+        raise BadValue(f"{value!r} is not a size", remedy) from None
+    if number < 1:
+        raise BadValue(f"{value!r} is too small", remedy)
+    return number
+
+
 def _seconds(value: Any, remedy: str) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)

@@ -117,6 +117,9 @@ class Config:
             or settings.reload
             or settings.supervise
             or settings.limit_max_requests is not None
+            or settings.limit_max_rss is not None
+            or settings.limit_max_lifetime is not None
+            or settings.timeout_worker_unresponsive is not None
         )
 
     @property

@@ -34,6 +34,7 @@ from obsserve.checks import (
     ratio,
     seconds,
     seconds_or_zero,
+    size,
     some_of,
     switch,
     text,
@@ -258,6 +259,18 @@ class Settings:
         help="Replace a worker that has served so many requests and WebSockets; its successor is ready first.")
     limit_max_requests_jitter: int = option(0, group=WORKERS, check=whole(0), metavar="REQUESTS",
         help="Add a random number of up to so many requests to limit_max_requests, for each worker.")
+    limit_max_rss: int | None = option(None, group=WORKERS, check=size, metavar="BYTES", words_for_none=OFF,
+        help="Replace a worker whose resident memory has grown to this many bytes, such as 512M; its successor is ready first.")
+    limit_max_lifetime: float | None = option(None, group=WORKERS, check=seconds, metavar="SECONDS", words_for_none=OFF,
+        help="Replace a worker that has served for this many seconds; its successor is ready first.")
+    limit_max_lifetime_jitter: float = option(0.0, group=WORKERS, check=seconds_or_zero, metavar="SECONDS",
+        help="Add a random time of up to so many seconds to limit_max_lifetime, for each worker.")
+    timeout_worker_healthcheck: float | None = option(5.0, group=WORKERS, check=seconds, metavar="SECONDS", words_for_none=OFF,
+        help="Kill a worker whose process does not answer for this many seconds, and tell of one that takes longer to start. A blocked event loop still answers.")
+    timeout_worker_unresponsive: float | None = option(None, group=WORKERS, check=seconds, metavar="SECONDS", words_for_none=OFF,
+        help="Kill a worker whose event loop has been blocked for this many seconds; its stack is logged.")
+    ready_min_workers: int = option(1, group=WORKERS, check=whole(1), metavar="NUMBER",
+        help="/readyz fails when fewer workers than this are ready and responsive.")
 
     http: str | type[Any] = option("auto", group=PROTOCOL, check=http_parser(get_args(HTTPParser)), choices=get_args(HTTPParser), metavar="auto|httptools|h11|MODULE:CLASS",
         help="The HTTP/1.1 parser; auto: httptools if installed, else h11. A protocol class written for uvicorn is served without telemetry.")
@@ -456,6 +469,10 @@ class Settings:
         if self.shutdown_delay and budget is not None and self.shutdown_delay >= budget:
             yield Problem(
                 "shutdown_delay", "it leaves no time to drain", "give more timeout_graceful_shutdown"
+            )
+        if self.ready_min_workers > self.workers:
+            yield Problem(
+                "ready_min_workers", f"there are only {self.workers} workers", "give at most so many"
             )
         serves_on = (self.host, self.port) if self.uds is None and self.fd is None else None
         if self.metrics_port and (self.metrics_host, self.metrics_port) == serves_on:

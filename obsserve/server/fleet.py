@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class FleetState(AdminState):
-    """The probes' view: ready when at least one worker is."""
+    """The probes' view: ready when as many workers are as have to be."""
 
     fleet: Fleet
 
@@ -41,8 +41,12 @@ class FleetState(AdminState):
     def unready_reasons(self) -> list[str]:
         """Return why the server is not ready; empty when it is."""
         reasons = super().unready_reasons()
-        if self.started and not self.fleet.ready():
-            reasons.append("no_ready_workers")
+        if self.started and len(self.fleet.responsive()) < self.fleet.ready_min_workers:
+            # Those that are blocked have their own reason, which is there when all of them are.
+            short = len(self.fleet.ready()) < self.fleet.ready_min_workers
+            reason = "no_ready_workers" if short else "unresponsive"
+            if reason not in reasons:
+                reasons.append(reason)
         return reasons
 
 
@@ -68,6 +72,7 @@ class Fleet:
         self.reloads = dict.fromkeys(catalogue.RELOAD_RESULTS, 0)
         self._reloaded_at = time.time()
         self._reload_successful = True
+        self.ready_min_workers = settings.ready_min_workers
         self._max_stall = settings.ready_max_stall
         self._cpu: dict[WorkerProcess, float] = {}
         self._cpu_base: dict[str, float] = {}
@@ -142,6 +147,10 @@ class Fleet:
     def ready(self) -> list[WorkerProcess]:
         """Return the workers that serve."""
         return [worker for worker in tuple(self.workers) if worker.state == "ready"]
+
+    def responsive(self) -> list[WorkerProcess]:
+        """Return the workers that serve, and whose event loops turn."""
+        return [worker for worker in self.ready() if self.silent_for(worker) <= self._max_stall]
 
     def silent_for(self, worker: WorkerProcess) -> float:
         """Return the seconds since the worker's event loop last turned."""

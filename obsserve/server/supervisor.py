@@ -26,6 +26,7 @@ from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
 from obsserve.server import listeners
 from obsserve.server.fleet import Fleet
 from obsserve.server.servicemanager import ServiceManager
+from obsserve.server.vitals import STACK_WAIT, Vitals
 from obsserve.server.workerprocess import WorkerProcess
 from obsserve.telemetry import appsnapshots
 from obsserve.telemetry.logging import server_logger, server_sink
@@ -60,7 +61,9 @@ class Supervisor:
         self.settings = config.settings
         self.log = server_logger()
         self.slots: dict[int, WorkerProcess] = {}
+        self.receivers: dict[str, Callable[[WorkerProcess, dict[str, Any]], None]] = {}
         self._watchers = watchers
+        self._recycling = asyncio.Lock()
         self._instance = resource_attributes().get(SERVICE_INSTANCE_ID) or str(uuid.uuid4())
         self._service_manager = ServiceManager(os.environ)
         self._replacing: dict[int, asyncio.Event] = {}  # by slot, with the end of the replacement
@@ -80,6 +83,7 @@ class Supervisor:
         """
         if not isinstance(self.settings.app, str):
             raise StartupError("Give the application as module:attribute: its workers have to import it.")
+        self._watchers = (*self._watchers, Vitals(self.settings).watch)
         if self.settings.reload:
             from obsserve.server.reload import Reloader  # noqa: PLC0415 - most servers do not
 
@@ -123,6 +127,38 @@ class Supervisor:
             elif worker.state == "draining":
                 worker.force()
         self._roll()
+
+    def recycle(self, worker: WorkerProcess, reason: str, **fields: Any) -> None:
+        """Replace one worker, after those that are being replaced.
+
+        Args:
+            worker: ignored if it is being replaced already.
+            reason: a word of `obsserve_worker_restarts_total`.
+            fields: what the log says besides.
+        """
+        if worker.recycled or self.stopping or self.slots.get(worker.slot) is not worker:
+            return
+        worker.recycled = True
+        self.log.info(
+            "worker.recycle",
+            message=f"Worker {worker.slot} is to be replaced ({reason})",
+            worker=worker.slot,
+            pid=worker.pid,
+            reason=reason,
+            **fields,
+        )
+        self._soon_run(self._recycle(worker, reason))
+
+    def end_unresponsive(self, worker: WorkerProcess, what: str) -> None:
+        """Kill a worker that does not do what it should, but log its stack first.
+
+        Args:
+            worker: which.
+            what: for the log, after its name.
+        """
+        if worker.killed_for is None:
+            worker.killed_for = "unresponsive"
+            self._soon_run(self._end_unresponsive(worker, what))
 
     # --- from start to end -------------------------------------------------------------------
 
@@ -224,14 +260,17 @@ class Supervisor:
     async def _kill_rest(self, workers: tuple[WorkerProcess, ...]) -> None:
         for worker in workers:
             if not worker.gone.is_set():
-                self.log.error(
-                    "worker.kill",
-                    message=f"Worker {worker.slot} did not stop in time and is killed",
-                    worker=worker.slot,
-                    pid=worker.pid,
-                )
-                worker.kill()
+                self._kill(worker)
         await asyncio.gather(*(worker.gone.wait() for worker in workers))
+
+    def _kill(self, worker: WorkerProcess) -> None:
+        self.log.error(
+            "worker.kill",
+            message=f"Worker {worker.slot} did not stop in time and is killed",
+            worker=worker.slot,
+            pid=worker.pid,
+        )
+        worker.kill()
 
     # --- one worker --------------------------------------------------------------------------
 
@@ -266,7 +305,41 @@ class Supervisor:
             self.fleet.restarts[reason] += 1
             self.fleet.regions.retire(former)
             former.retire(reason)
+            self._soon_run(self._see_off(former))
         return True
+
+    async def _recycle(self, worker: WorkerProcess, reason: str) -> None:
+        """Replace it, one worker at a time, so that the machine never holds twice as many."""
+        slot = worker.slot
+        while self.slots.get(slot) is worker and worker.state == "ready" and not self.stopping:
+            async with self._recycling:
+                while slot in self._replacing:
+                    await self._replacing[slot].wait()
+                if self.slots.get(slot) is not worker or await self._replace(slot, reason):
+                    return
+            await asyncio.sleep(LONGEST_PAUSE)  # its successor cannot start; it serves on
+
+    async def _end_unresponsive(self, worker: WorkerProcess, what: str) -> None:
+        worker.ask_for_stack()
+        await asyncio.sleep(STACK_WAIT)
+        self.log.error(
+            "worker.kill",
+            message=f"Worker {worker.slot} is killed: {what}",
+            worker=worker.slot,
+            pid=worker.pid,
+            active_requests=worker.active_requests(),
+            stack=worker.stack() or "none could be had",
+        )
+        worker.kill()
+
+    async def _see_off(self, worker: WorkerProcess) -> None:
+        """Kill a worker that was told to end and does not."""
+        timeout = self.settings.timeout_graceful_shutdown
+        if timeout is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(worker.gone.wait(), timeout + LAST_MOMENT)
+                return
+            self._kill(worker)
 
     def _respawn(self, slot: int) -> None:
         """Give a slot a worker again, after a pause if it keeps losing them; or give up."""
@@ -309,19 +382,17 @@ class Supervisor:
             )
         elif kind == appsnapshots.MESSAGE:
             self.fleet.received(worker, message)
-        elif kind == "recycle" and self._is_settled(worker):
-            self._soon_run(self._replace(worker.slot, message["reason"]))
+        elif kind == "recycle":
+            self.recycle(worker, message["reason"])
         elif kind == "draining" and worker.state == "ready" and not self.stopping:
             # By SIGTERM to it alone; if the whole group got one, ours is on its way.
             worker.retired_for = "signal"
             worker.state = "draining"
+            self._soon_run(self._see_off(worker))
         elif kind == "gone":
             self._gone(worker)
-
-    def _is_settled(self, worker: WorkerProcess) -> bool:
-        """Whether it is the worker of its slot, and means to stay."""
-        current = self.slots.get(worker.slot) is worker
-        return current and not self.stopping and worker.slot not in self._replacing
+        elif (receiver := self.receivers.get(kind)) is not None:
+            receiver(worker, message)
 
     def _gone(self, worker: WorkerProcess) -> None:
         cause = worker.cause()
@@ -351,6 +422,10 @@ class Supervisor:
             "reason": cause,
             "exit_code": code,
         }
+        if not expected:
+            fields["active_requests"] = worker.active_requests()
+            if worker.resident:
+                fields["resident_bytes"] = worker.resident
         if code is not None and code < 0:
             fields["signal"] = signal.Signals(-code).name
         if expected:
@@ -426,6 +501,7 @@ class Supervisor:
             worker = self.slots.pop(max(self.slots))
             self.fleet.regions.retire(worker)
             worker.retire("shutdown")
+            self._soon_run(self._see_off(worker))
 
     async def _watch(self, watcher: Callable[[Supervisor], Awaitable[None]]) -> None:
         try:

@@ -6,6 +6,7 @@ SIGTERM drains, however often it comes. The main process drains by message, and 
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import random
 import signal
@@ -37,6 +38,8 @@ HELD_SIGNALS: Final = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGTTIN", "SIGTTOU")
     if hasattr(signal, name)
 )
+# Writes the stack; a number that nobody else is likely to use.
+STACK_SIGNAL: Final = getattr(signal, "SIGRTMAX", 0) - 3
 # Its row is the first of a worker's region, so that the main process finds it without reading the others.
 HEARTBEAT_SLOT: Final = 0
 # What the last snapshot of the application's metrics may take, seconds: its collectors may block.
@@ -54,6 +57,7 @@ class Post:
         cells: something whose `detach()` returns the descriptor of its region.
         slot: its number, from 0.
         service_instance_id: one for all workers of a server.
+        stacks: as `cells`, of the file that takes its stack; None where there is none.
     """
 
     config: Config
@@ -62,6 +66,7 @@ class Post:
     cells: Any
     slot: int
     service_instance_id: str
+    stacks: Any = None
 
 
 def serve_post(post: Post) -> None:
@@ -75,6 +80,9 @@ def serve_post(post: Post) -> None:
         signal.signal(sig, server.terminate if sig == signal.SIGTERM else signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
+    if post.stacks is not None:
+        # Without the interpreter's help, so that it works while an extension holds its lock.
+        faulthandler.register(STACK_SIGNAL, file=post.stacks.detach(), all_threads=True)
     server.channel.start()
     failure = server.serve_slot()
     if failure is not None:
@@ -95,6 +103,7 @@ class WorkerServer(Server):
         self.seat = Seat(cells, post.slot, post.service_instance_id)
         self.channel = WorkerChannel(post.channel, self._drain_now)
         self.channel.receivers["drain"] = lambda _: self._drain_now()
+        self.channel.receivers["ping"] = self._answer
         self.channel.receivers["force"] = lambda _: self._force()
         self._listening = post.sockets
         self._importing = True
@@ -173,6 +182,10 @@ class WorkerServer(Server):
         """Drain without delay: the main process has waited, or there is a successor."""
         self.delays_shutdown = False
         self._drain()
+
+    def _answer(self, _: dict[str, Any]) -> None:
+        """Say that the process lives. On the channel's thread, so that a blocked loop is no dead process."""
+        self.channel.send("pong")
 
     def _force(self) -> None:
         self.force_exit = True

@@ -21,7 +21,8 @@ from multiprocessing import connection, reduction
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from obsserve.server.channel import MainChannel
-from obsserve.server.worker import HEARTBEAT_SLOT, HELD_SIGNALS, Post, serve_post
+from obsserve.server.worker import HEARTBEAT_SLOT, HELD_SIGNALS, STACK_SIGNAL, Post, serve_post
+from obsserve.telemetry import catalogue
 from obsserve.telemetry.cells import Cells
 from obsserve.telemetry.metrics import rows_for
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from obsserve.config import Config
+
+# The most that is read of a stack, bytes; faulthandler shows a hundred frames of each thread.
+STACK_LIMIT: Final = 8192
 
 State = Literal["starting", "ready", "draining", "gone"]
 
@@ -63,6 +67,9 @@ class WorkerProcess:
         self.began = time.time()
         self.ready_at = 0.0
         self.retired_for: str | None = None
+        self.killed_for: str | None = None
+        self.recycled = False
+        self.resident = 0  # bytes of memory when last looked at
         self.failure: tuple[str, str] | None = None  # message and traceback
         self.settled = asyncio.Event()  # it is ready, or it is gone
         self.gone = asyncio.Event()
@@ -74,7 +81,11 @@ class WorkerProcess:
         cells = Cells.create(rows_for(settings.metrics_max_series, body_sizes=settings.has_body_sizes))
         self.reader = cells.reader()
         self._oom_kills = oom_kills()
-        post = Post(config, sockets, theirs, _Descriptor(cells.fileno()), slot, service_instance_id)
+        self._stacks = (
+            os.memfd_create("obsserve-stacks", os.MFD_CLOEXEC) if hasattr(os, "memfd_create") else None
+        )
+        stacks = None if self._stacks is None else _Descriptor(self._stacks)
+        post = Post(config, sockets, theirs, _Descriptor(cells.fileno()), slot, service_instance_id, stacks)
         self._process = multiprocessing.get_context("spawn").Process(
             target=serve_post, args=(post,), name=f"obsserve-worker-{slot}"
         )
@@ -125,6 +136,23 @@ class WorkerProcess:
         self.retired_for = self.retired_for or "shutdown"
         self.channel.send("force")
 
+    def ask_for_stack(self) -> None:
+        """Have it write where it is; also while it holds the interpreter's lock."""
+        if self._stacks is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, STACK_SIGNAL)
+
+    def stack(self) -> str:
+        """Return what it has written of where it is; empty if nothing."""
+        if self._stacks is None:
+            return ""
+        return os.pread(self._stacks, STACK_LIMIT, 0).decode(errors="replace")
+
+    def active_requests(self) -> int:
+        """Return how many requests it has begun and not ended, as far as it has told."""
+        rows = self.reader.rows()
+        return int(sum(row.values[0] for row in rows if row.metric == catalogue.WORKER_ACTIVE_REQUESTS.name))
+
     def kill(self) -> None:
         """End it now; what it was doing is lost."""
         with suppress(ProcessLookupError):
@@ -133,6 +161,8 @@ class WorkerProcess:
     def cause(self) -> str:
         """Return why it is gone, a word of `obsserve_worker_restarts_total`."""
         code = self.exit_code or 0
+        if self.killed_for is not None:
+            return self.killed_for
         if self.retired_for is not None:
             return self.retired_for
         if not self.ready_at and code >= 0:
@@ -187,6 +217,9 @@ class WorkerProcess:
         self.settled.set()
         self.gone.set()
         self._receive(self, {"type": "gone"})
+        if self._stacks is not None:
+            os.close(self._stacks)
+            self._stacks = None
 
 
 class _Descriptor:

@@ -266,6 +266,14 @@ class ProcessFigures:
         yield catalogue.PROCESS_MAX_FDS, float(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
+def resident_bytes(pid: int) -> int:
+    """Return a process's resident memory; 0 when it is gone, or where there is no /proc."""
+    try:
+        return int(_read(f"/proc/{pid}/statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
 def _read(path: str) -> str:
     with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - read at every scrape
         return file.read()

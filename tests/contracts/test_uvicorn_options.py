@@ -59,6 +59,7 @@ DEFAULTS = {
     "ssl_cert_reqs": 0,
     "ssl_ca_certs": None,
     "ssl_ciphers": None,
+    "timeout_worker_healthcheck": 5,
 }
 # Empty lists here, None in uvicorn; and the flag, which gives one item, is in the singular.
 LISTS = {"headers", "reload_dirs", "reload_includes", "reload_excludes"}
@@ -66,10 +67,8 @@ LISTS = {"headers", "reload_dirs", "reload_includes", "reload_excludes"}
 FROM_PYTHON_ONLY = {"timeout_notify": 30, "callback_notify": None, "ssl_context_factory": None}
 
 # Each with the reason for which it is not here.
-SUPERVISOR = "it belongs to a part of the main process that does not exist yet"
 ZTTP = "HTTP/2 in uvicorn is an experiment behind one parser, zttp, that obsserve does not use"
 MISSING = {
-    "timeout_worker_healthcheck": SUPERVISOR,
     "http2": ZTTP,
 }
 # Words of uvicorn that an option does not take.
@@ -135,6 +134,7 @@ GIVEN = {
     "ssl_cert_reqs": ("2", 2),
     "ssl_ca_certs": ("authorities.pem", "authorities.pem"),
     "ssl_ciphers": ("ECDHE+AESGCM", "ECDHE+AESGCM"),
+    "timeout_worker_healthcheck": ("7", 7.0),
 }
 
 
