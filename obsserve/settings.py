@@ -65,6 +65,7 @@ ForwardingHeader = Literal[
 ]
 MetricsProfile = Literal["minimal", "standard", "full"]
 LogKeys = Literal["prometheus", "otel"]
+TraceResponse = Literal["traceresponse", "server-timing"]
 ClientIP = Literal["keep", "mask", "hash", "drop"]
 LogQuery = Literal["auto", "redact-all", "redact-listed", "drop", "keep"]
 
@@ -411,6 +412,12 @@ class Settings:
         help="Which share of new traces is kept, from 0 to 1; the caller's decision is followed.")
     trace_trust: TraceTrust = option("peers", group=TRACING, choices=get_args(TraceTrust),
         help="Whose trace context is believed in full; from others only the trace id is taken, with none nothing.")
+    trace_sample_path: tuple[PathRatio, ...] = option((), group=TRACING, check=path_ratio, metavar="PATTERN=RATIO", multiple=True,
+        help="Another share for the paths that fit a pattern (* is any text); with 0 and 1 whatever the caller decided. The first that fits counts. May be given several times.")
+    trace_keep_errors: bool = option(False, group=TRACING, check=switch,
+        help="Export the span of a request that fails, or takes as long as log_slow, even if it was not to be kept; what the application did in it is not known then.")
+    trace_response: tuple[str, ...] = option((), group=TRACING, check=some_of(get_args(TraceResponse)), choices=get_args(TraceResponse), metavar="HEADERS", words_for_none=OFF,
+        help="Tell clients the ids of their request's span in these response headers: traceresponse, server-timing (which browsers' own instrumentation reads).")
     request_id_header: str | None = option("x-request-id", group=TRACING, check=header_name, metavar="NAME", words_for_none=OFF,
         help="Take the request's id from this header of trusted peers, and send it back in every response.")
 

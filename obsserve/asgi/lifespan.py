@@ -52,6 +52,7 @@ class Lifespan:
         self._started: asyncio.Future[None] | None = None
         self._stopped: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self.supported = False  # once the application has answered
         self._received = self._stopping = self._failed = False
 
     async def startup(self) -> None:
@@ -140,6 +141,7 @@ class Lifespan:
         kind = message["type"]
         text = message.get("message", "")
         future = self._started if kind.startswith("lifespan.startup") else self._stopped
+        self.supported = True
         if future.done():
             raise RuntimeError(f"{kind!r} was sent twice or out of order")
         if kind.endswith(".complete"):

@@ -397,6 +397,8 @@ class Exchange(Record):
             lines.append(b"connection: keep-alive\r\n")
         if self.id_line and not head.identified:
             lines.append(self.id_line)
+        if self.trace_line:
+            lines.append(self.trace_line)
         lines.append(b"\r\n")
         if body and framing != NONE:
             self.response_body_size += len(body)

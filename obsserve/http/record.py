@@ -88,6 +88,8 @@ class Record:
     context: Context | None = None
     # The response's field with the request's id, with its line end; empty when it is not sent back.
     id_line = b""
+    # The response's fields with the ids of the request's span, with their line ends; where they are asked for.
+    trace_line = b""
     _announced_route = ""
     # Where the framework's router looked (the scope's root_path), and the template that it found.
     matched = ("", "")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from obsserve.http.head import Header
     from obsserve.http.parser import Parser, ParserEvents
     from obsserve.settings import Settings
-    from obsserve.telemetry.observer import ExchangeView, Hooks
+    from obsserve.telemetry.observer import ExchangeView, Hooks, SessionView
 
 ASGIApplication = Any
 
@@ -45,6 +45,10 @@ class Reporter(Protocol):
 
     def forwarded_ignored(self, exchange: ExchangeView) -> None:
         """Tell of forwarding headers that are not believed, because the peer is not trusted."""
+        ...
+
+    def websocket_checkpoint(self, session: SessionView, age: float) -> None:
+        """Tell that a WebSocket is still open, after so many seconds."""
         ...
 
 

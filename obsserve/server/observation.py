@@ -289,11 +289,27 @@ class Observation:
                 self._lag.count_tasks(asyncio.get_running_loop())
 
     def lifespan_finished(
-        self, phase: str, seconds: float, *, failed: bool = False, exception: BaseException | None = None
+        self,
+        phase: str,
+        seconds: float,
+        *,
+        supported: bool,
+        failed: bool = False,
+        exception: BaseException | None = None,
     ) -> None:
-        """Count a phase of the lifespan, startup or shutdown."""
+        """Count a phase of the lifespan, and make its span.
+
+        Args:
+            phase: startup or shutdown.
+            seconds: how long it took.
+            supported: whether the application has a lifespan; without one there is no span.
+            failed: whether the application did not get through it.
+            exception: what it raised, if it did.
+        """
         if self.metrics is not None:
             self.metrics.lifespan_finished(phase, seconds, failed=failed, exception=exception)
+        if supported and self._tracing is not None:
+            self._tracing.lifespan_finished(phase, seconds, failed=failed, exception=exception)
 
     def stop(self, timeout: float) -> None:
         """Stop watching, and write and export what still waits.

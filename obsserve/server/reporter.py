@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from obsserve.telemetry.metrics import Metrics
-    from obsserve.telemetry.observer import Address, ExchangeView
+    from obsserve.telemetry.observer import Address, ExchangeView, SessionView
 
 
 class Reporter:
@@ -49,6 +49,22 @@ class Reporter:
             message=f"{peer} sends forwarding headers and is not trusted: they are ignored. If it is your proxy, "
             "name it with --forwarded-allow-ips. Said once; obsserve_forwarded_untrusted_total counts on",
             **_where(exchange),
+        )
+
+    def websocket_checkpoint(self, session: SessionView, age: float) -> None:
+        trace = session.exchange.trace
+        ids = {} if trace is None else {"trace_id": trace.trace_id_hex, "span_id": trace.span_id_hex}
+        self._log.info(
+            "websocket.checkpoint",
+            message=f"A WebSocket has been open for {age:.0f} s",
+            **_where(session.exchange),
+            **ids,
+            http_route=session.route or None,
+            duration_seconds=round(age, 6),
+            websocket_messages_received=session.messages_received,
+            websocket_messages_sent=session.messages_sent,
+            websocket_bytes_received=session.bytes_received,
+            websocket_bytes_sent=session.bytes_sent,
         )
 
     def proxy_protocol_failed(self, peer: Address | None, reason: str, message: str) -> None:

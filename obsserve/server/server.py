@@ -157,13 +157,13 @@ class Server:
         except LifespanFailedError as failure:
             self._startup_failed()
             observation.lifespan_finished(
-                "startup", perf_counter() - began, failed=True, exception=failure.cause
+                "startup", perf_counter() - began, supported=True, failed=True, exception=failure.cause
             )
             self.startup_failure = failure
             self._report_startup(failure)
             self.should_exit = True
             return
-        observation.lifespan_finished("startup", perf_counter() - began)
+        observation.lifespan_finished("startup", perf_counter() - began, supported=self.lifespan.supported)
         learn_routes()  # whatever the application needs is imported by now
         self.server_state = self._shared_state(app)
         self._serve_websockets()
@@ -365,7 +365,9 @@ class Server:
     async def _stop_application(self, seconds: float | None) -> None:
         began = perf_counter()
         stopped = await self.lifespan.shutdown(seconds)
-        self._observation.lifespan_finished("shutdown", perf_counter() - began, failed=not stopped)
+        self._observation.lifespan_finished(
+            "shutdown", perf_counter() - began, supported=self.lifespan.supported, failed=not stopped
+        )
 
     def _startup_failed(self) -> None:
         """Nothing by default; of several workers that fail alike, one tells why."""

@@ -22,7 +22,7 @@ from obsserve.telemetry.catalogue import COMPLETE, error_type_of
 from obsserve.telemetry.otlp_encode import ERROR, OK, UNSET, SpanEvent, SpanLink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.trace import TraceState
     from opentelemetry.util.types import Attributes
@@ -36,6 +36,10 @@ RANDOM: Final = 2
 
 _FLAGS: Final = tuple(TraceFlags(flags) for flags in range(256))
 _FLAGS_HEX: Final = tuple(f"{flags:02x}" for flags in range(256))
+_RESPONSE_LINES: Final = {
+    "traceresponse": "traceresponse: *\r\n",
+    "server-timing": 'server-timing: traceparent;desc="*"\r\n',
+}
 _MESSAGE_CAP: Final = 1024
 _STACK_CAP: Final = 8192
 _CODES: Final = {StatusCode.UNSET: UNSET, StatusCode.OK: OK, StatusCode.ERROR: ERROR}
@@ -269,3 +273,23 @@ def exception_attributes(exception: BaseException) -> dict[str, str]:
         # The end of a traceback is where it happened.
         "exception.stacktrace": "".join(traceback.format_exception(exception))[-_STACK_CAP:],
     }
+
+
+def answering(start: Callable[[Any], None], fields: Sequence[str]) -> Callable[[Any], None]:
+    """Return a hook that also has the response tell the client the ids of its request's span.
+
+    Args:
+        start: gives an exchange its ids.
+        fields: of `traceresponse` (W3C Trace Context level 2) and `server-timing`.
+    """
+    lines = "".join([_RESPONSE_LINES[name] for name in fields])
+
+    def exchange_started(view: Any) -> None:
+        start(view)
+        trace = view.trace
+        if trace is not None:
+            ids = f"00-{trace.trace_id_hex}-{trace.span_id_hex}-{trace.flags_hex}"
+            view.trace_line = lines.replace("*", ids).encode()
+            view.plain = False
+
+    return exchange_started

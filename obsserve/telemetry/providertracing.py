@@ -9,19 +9,19 @@ and not its flag.
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.context.context import Context
 from opentelemetry.trace import Link, SpanKind, StatusCode, set_span_in_context
 
-from obsserve.telemetry.lightspan import TraceIdentity, exception_attributes
+from obsserve.telemetry.lightspan import TraceIdentity, answering, exception_attributes
 from obsserve.telemetry.otlp_encode import ERROR
 from obsserve.telemetry.spanfigures import KEPT, LEFT_OUT, LOCAL, NONE, RECORDED, REMOTE
-from obsserve.telemetry.spanrecord import is_failure, nanoseconds, session_record, span_name
+from obsserve.telemetry.spanrecord import is_failure, lifespan_record, nanoseconds, session_record, span_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from opentelemetry.context.context import Context
+    from collections.abc import Callable, Sequence
 
     from obsserve.telemetry.observer import ExchangeView, SessionView
     from obsserve.telemetry.propagation import Propagation
@@ -57,6 +57,7 @@ class ProviderTracing:
         attach: makes an OpenTelemetry context current, in the context that it runs in.
         clock: the server's, refreshed by its ticker.
         lag: what is known of the event loop's lag.
+        response_fields: response headers that tell a client the ids of its request's span.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class ProviderTracing:
         attach: Callable[[Context], object],
         clock: WallClock,
         lag: LoopLag,
+        response_fields: Sequence[str] = (),
     ) -> None:
         self._tracer = tracer
         self._projection = projection
@@ -77,10 +79,13 @@ class ProviderTracing:
         self._attach = attach
         self._clock = clock
         self._lag = lag
+        self.exchange_started: Callable[[TracedExchange], None] = self._start
+        if response_fields:
+            self.exchange_started = answering(self._start, response_fields)
 
     # --- Hooks -------------------------------------------------------------------------------
 
-    def exchange_started(self, view: TracedExchange) -> None:
+    def _start(self, view: TracedExchange) -> None:
         incoming = self._propagation.read(view)
         context = incoming.parent_context()
         link = incoming.link
@@ -144,6 +149,32 @@ class ProviderTracing:
             span.set_status(StatusCode.ERROR)
         span.end(end_time=record.end)
         self._figures.slots[self._figures.live] -= 1.0
+
+    def lifespan_finished(
+        self, phase: str, seconds: float, *, failed: bool = False, exception: BaseException | None = None
+    ) -> None:
+        """Make the span of a phase of the application's lifespan that has just ended.
+
+        Args:
+            phase: startup or shutdown.
+            seconds: how long it took.
+            failed: whether the application did not get through it.
+            exception: what it raised, if it did.
+        """
+        ended = perf_counter() + self._clock.offset
+        record = lifespan_record(
+            phase, ended - seconds, ended, trace_id=0, span_id=0, failed=failed, exception=exception
+        )
+        span = self._tracer.start_span(
+            record.name, context=Context(), attributes=record.attributes, start_time=record.start
+        )
+        kept = span.get_span_context().trace_flags.sampled
+        self._figures.count_started(NONE, KEPT if kept else LEFT_OUT, is_recording=False)
+        if exception is not None:
+            span.record_exception(exception, timestamp=record.end)
+        if failed:
+            span.set_status(StatusCode.ERROR)
+        span.end(end_time=record.end)
 
     # --- What the server asks of tracing -----------------------------------------------------
 

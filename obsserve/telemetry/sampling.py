@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from obsserve.telemetry.logpolicy import path_expression
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import re
+    from collections.abc import Callable, Iterable
+
+    from obsserve.telemetry.observer import ExchangeView, TargetView
 
 # The official ratio sampler looks at so many bits of the trace id.
 LOWER_BITS: Final = (1 << 64) - 1
@@ -26,7 +31,55 @@ _STANDARD: Final = {
     "parentbased_always_off": (NEVER, True),
 }
 _RATIO: Final = {"traceidratio": False, "parentbased_traceidratio": True}
+_REMEMBERED_TARGETS: Final = 1024
 _ENTRY_POINTS: Final = "opentelemetry_traces_sampler"
+
+
+class PathShare(Protocol):
+    """Which share of the traces at some paths is kept."""
+
+    @property
+    def pattern(self) -> str: ...
+    @property
+    def ratio(self) -> float: ...
+
+
+class PathSampling:
+    """Which share of the spans is kept at which path.
+
+    Args:
+        rules: the first whose pattern fits a path counts.
+    """
+
+    def __init__(self, rules: Iterable[PathShare]) -> None:
+        self._rules: list[tuple[re.Pattern[bytes], int]] = [
+            (expression, round(rule.ratio * ALWAYS))
+            for rule in rules
+            if (expression := path_expression([rule.pattern])) is not None
+        ]
+        self._known: dict[TargetView, int | None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def bound(self, view: ExchangeView) -> int | None:
+        """Return below what the lower half of the trace id has to be; None where no rule fits.
+
+        With ALWAYS and NEVER nobody else is asked; for any other bound a parent's flag counts more.
+        """
+        target = view.parts
+        if target is None:
+            return None
+        try:
+            return self._known[target]
+        except KeyError:
+            pass
+        path = target.raw_path
+        found = next((bound for expression, bound in self._rules if expression.fullmatch(path)), None)
+        if len(self._known) >= _REMEMBERED_TARGETS:
+            self._known.clear()
+        self._known[target] = found
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +100,17 @@ class Sampling:
     name: str = "parentbased_always_on"
     ratio: float = 1.0
 
-    def samples(self, trace_id: int, parent_flags: int | None) -> bool:
+    def samples(self, trace_id: int, parent_flags: int | None, bound: int | None = None) -> bool:
         """Return whether the span is kept; not for a custom sampler.
 
         Args:
             trace_id: of the span.
             parent_flags: the parent's, None without a parent or when its flag does not count.
+            bound: in place of the sampler's own.
         """
         if parent_flags is not None and self.parent_based:
             return bool(parent_flags & 1)
-        return trace_id & LOWER_BITS < self.bound
+        return trace_id & LOWER_BITS < (self.bound if bound is None else bound)
 
     def official(self) -> Any:
         """Return the official sampler that decides alike, for spans of the application."""

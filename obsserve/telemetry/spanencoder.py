@@ -223,6 +223,13 @@ class ExchangeEncoder:
     def _encode_whole(self, view: ExchangeView, span: Span) -> bytes:
         return self._encode_record(view, span, self._lag.max_between(view.began, view.ended))
 
+    def encode_kept(self, view: ExchangeView, span: Span, reason: str) -> bytes:
+        """Return the span of an exchange that is exported although its sampler did not keep it."""
+        lag = self._lag.max_between(view.began, view.ended)
+        record = self._projection.record(view, span, offset=self._clock.offset, lag=lag)
+        record.attributes = {**record.attributes, "obsserve.sampling.reason": reason}
+        return encode_span(record)
+
     def _encode_record(self, view: ExchangeView, span: Span, lag: float) -> bytes:
         """Return the same from the exchange's record."""
         return encode_span(self._projection.record(view, span, offset=self._clock.offset, lag=lag))

@@ -11,7 +11,14 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.telemetry.accessfields import AccessRecord, Fields, put_answer, put_method, put_peer
-from obsserve.telemetry.catalogue import KNOWN_METHODS, LAG_FLAG_SECONDS, SPAN_ATTRIBUTES
+from obsserve.telemetry.catalogue import (
+    COMPLETE,
+    KNOWN_METHODS,
+    LAG_FLAG_SECONDS,
+    OTHER,
+    SPAN_ATTRIBUTES,
+    error_type_of,
+)
 from obsserve.telemetry.lightspan import exception_attributes
 from obsserve.telemetry.otlp_encode import ERROR, INTERNAL, OK, SERVER, UNSET, SpanEvent, SpanLink, SpanRecord
 from obsserve.telemetry.redact import REDACTED, SENSITIVE_WORD
@@ -57,6 +64,18 @@ def is_failure(view: ExchangeView) -> bool:
     A client that left, or closed a stream, is no failure of the service: its `error.type` says so.
     """
     return (view.status is not None and view.status >= 500) or view.outcome in _FAILURES
+
+
+def kept_for(view: ExchangeView, slow: float) -> str:
+    """Return why an exchange's span is exported although it was not to be kept; nothing if it is not.
+
+    Args:
+        view: an exchange that has ended.
+        slow: from how many seconds on it is slow.
+    """
+    if is_failure(view):
+        return "error"
+    return "slow" if view.ended - view.began >= slow else ""
 
 
 def _dotted(fields: Fields) -> dict[str, Any]:
@@ -116,6 +135,7 @@ class SpanProjection:
     def __init__(self, configuration: TracingConfiguration) -> None:
         sensitive = configuration.sensitive_headers
         self._access = AccessRecord(service={}, policy=configuration.query)
+        self._address = configuration.address
         self._shows_messages = configuration.query.mode == "keep"
         self._exception_events = configuration.exception_events
         self._request_headers = HeaderCapture(
@@ -140,11 +160,22 @@ class SpanProjection:
         self._access.put_target(fields, raw_path, query)
         return _dotted(fields)
 
-    def sender(self, view: ExchangeView) -> dict[str, Any]:
-        fields = Fields()
+    def _put_client(self, fields: Fields, view: ExchangeView) -> None:
         if view.client is not None:
             fields.text("client_address", view.client[0])
+        self._hide(fields, "client_address")
+
+    def _hide(self, fields: Fields, name: str) -> None:
+        """Leave of an address what the options let be seen."""
+        address = fields.values.get(name)
+        if self._address is not None and address is not None:
+            fields.values[name] = self._address.apply(address)
+
+    def sender(self, view: ExchangeView) -> dict[str, Any]:
+        fields = Fields()
+        self._put_client(fields, view)
         put_peer(fields, view.connection)
+        self._hide(fields, "network_peer_address")
         values = {**_dotted(fields), "obsserve.connection.id": view.connection.id}
         agent = view.fields.get(b"user-agent")
         return values if agent is None else {**values, **self._agent(agent)}
@@ -158,8 +189,7 @@ class SpanProjection:
     def at_start(self, view: ExchangeView) -> dict[str, Any]:
         """Return what is known when the request arrives: what a sampler decides by."""
         fields = Fields()
-        if view.client is not None:
-            fields.text("client_address", view.client[0])
+        self._put_client(fields, view)
         agent = view.fields.get(b"user-agent")
         return {
             **self.answer((view.method, view.scheme, "", None, "", view.fields.get(b"host"))),
@@ -311,3 +341,41 @@ def session_record(
         attributes=attributes,
         status=ERROR if error_type is not None else UNSET,
     )
+
+
+def lifespan_record(
+    phase: str,
+    began: float,
+    ended: float,
+    *,
+    trace_id: int,
+    span_id: int,
+    failed: bool,
+    exception: BaseException | None,
+) -> SpanRecord:
+    """Return the span of a phase of the application's lifespan, a root.
+
+    Args:
+        phase: startup or shutdown.
+        began: epoch seconds.
+        ended: the same.
+        trace_id: its own.
+        span_id: its own.
+        failed: whether the application did not get through it.
+        exception: what it raised, if it did.
+    """
+    record = SpanRecord(
+        trace_id=trace_id,
+        span_id=span_id,
+        name=f"lifespan.{phase}",
+        kind=INTERNAL,
+        start=int(began * 1e9),
+        end=int(ended * 1e9),
+    )
+    if failed:
+        name = error_type_of(COMPLETE, None, exception) if exception is not None else None
+        record.status = ERROR
+        record.attributes = {"error.type": name or OTHER}
+    if exception is not None:
+        record.events = [SpanEvent("exception", record.end, exception_attributes(exception))]
+    return record

@@ -5,6 +5,7 @@ Imports nothing of OpenTelemetry, so that a server without tracing does not pay 
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import socket
@@ -16,10 +17,13 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
 
 from obsserve.errors import StartupError
 from obsserve.resource import SERVICE_INSTANCE_ID, SERVICE_NAME, resource_attributes
-from obsserve.telemetry.redact import QueryPolicy, query_policy
+from obsserve.telemetry.redact import QueryPolicy, redaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from obsserve.telemetry.redact import AddressPolicy
+    from obsserve.telemetry.sampling import PathShare
 
 Protocols = Literal["grpc", "http/protobuf"]
 TrustMode = Literal["peers", "all", "none"]
@@ -59,6 +63,18 @@ class TracingSettings(Protocol):
     def log_query(self) -> str: ...
     @property
     def log_query_allow(self) -> tuple[str, ...]: ...
+    @property
+    def log_client_ip(self) -> str: ...
+    @property
+    def log_hash_key(self) -> str | None: ...
+    @property
+    def log_slow(self) -> float | None: ...
+    @property
+    def trace_sample_path(self) -> tuple[PathShare, ...]: ...
+    @property
+    def trace_keep_errors(self) -> bool: ...
+    @property
+    def trace_response(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +89,12 @@ class TracingConfiguration:
         sampler: a name as in OTEL_TRACES_SAMPLER.
         sampler_argument: as in OTEL_TRACES_SAMPLER_ARG.
         trust: whose trace context is believed.
+        path_shares: other shares for some paths.
+        keep_errors: whether what fails or is slow is exported although it was not to be kept.
+        slow: from how many seconds on a request is slow.
+        response_fields: response headers that tell a client the ids of its request's span.
         query: what a span says of a query.
+        address: what a span says of a client's address; None for all of it.
         request_headers: patterns of header names to capture, as in OpenTelemetry's variable.
         response_headers: the same of responses.
         sensitive_headers: patterns of header names whose values are hidden, besides our own.
@@ -94,7 +115,12 @@ class TracingConfiguration:
     sampler: str = "parentbased_always_on"
     sampler_argument: str = ""
     trust: TrustMode = "peers"
+    path_shares: tuple[PathShare, ...] = ()
+    keep_errors: bool = False
+    slow: float = math.inf
+    response_fields: tuple[str, ...] = ()
     query: QueryPolicy = QueryPolicy("redact-all")  # noqa: RUF009 - it cannot change
+    address: AddressPolicy | None = None
     request_headers: tuple[str, ...] = ()
     response_headers: tuple[str, ...] = ()
     sensitive_headers: tuple[str, ...] = ()
@@ -139,6 +165,7 @@ def tracing_configuration(
     endpoint = _endpoint(settings.otlp_endpoint, protocol)
     _require_exporter(protocol)
     notes: list[str] = []
+    policy = redaction(settings, "json")
     sampler, argument = _sampler(settings, environ)
     queue_size = _number(environ, "OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE_SIZE, notes)
     batch_size = _number(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH_SIZE, notes)
@@ -150,7 +177,12 @@ def tracing_configuration(
         sampler=sampler,
         sampler_argument=argument,
         trust=settings.trace_trust,
-        query=query_policy(settings.log_query, "json", settings.log_query_allow),
+        path_shares=tuple(settings.trace_sample_path),
+        keep_errors=settings.trace_keep_errors,
+        slow=math.inf if settings.log_slow is None else settings.log_slow,
+        response_fields=settings.trace_response,
+        query=policy.query,
+        address=policy.address,
         request_headers=_words(environ.get("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST", "")),
         response_headers=_words(environ.get("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE", "")),
         sensitive_headers=_words(

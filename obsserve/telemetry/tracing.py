@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextvars
 import random
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import trace
@@ -26,17 +26,23 @@ from opentelemetry.context.context import Context
 from opentelemetry.trace import SpanKind
 
 from obsserve.telemetry.appspans import application_provider, foreign_provider
-from obsserve.telemetry.lightspan import RANDOM, SAMPLED, Span
+from obsserve.telemetry.lightspan import RANDOM, SAMPLED, Span, answering
 from obsserve.telemetry.observer import ExchangeView
 from obsserve.telemetry.otlp import SCOPE, ExporterNoise, make_carrier
 from obsserve.telemetry.otlp_encode import RequestFrame, encode_span
 from obsserve.telemetry.propagation import SPAN_KEY, Propagation, TrustPolicy
 from obsserve.telemetry.providertracing import ProviderTracing
-from obsserve.telemetry.sampling import LOWER_BITS, Sampling, sampling_of
+from obsserve.telemetry.sampling import ALWAYS, LOWER_BITS, NEVER, PathSampling, Sampling, sampling_of
 from obsserve.telemetry.spanencoder import ExchangeEncoder
 from obsserve.telemetry.spanfigures import KEPT, LEFT_OUT, LOCAL, NONE, RECORDED, REMOTE, TraceFigures
 from obsserve.telemetry.spanqueue import SENDER, SpanQueue
-from obsserve.telemetry.spanrecord import SpanProjection, session_record, span_name
+from obsserve.telemetry.spanrecord import (
+    SpanProjection,
+    kept_for,
+    lifespan_record,
+    session_record,
+    span_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
@@ -58,6 +64,9 @@ class TracedExchange(ExchangeView, Protocol):
     """What an exchange offers to be traced. `trace` is set here, and None until then."""
 
     trace: Any
+    # The line that tells the client its ids, and whether the response's head is an ordinary one without it.
+    trace_line: bytes
+    plain: bool
 
     @property
     def context(self) -> contextvars.Context | None:
@@ -107,6 +116,7 @@ def start_tracing(
             attach=attach_call(),
             clock=clock,
             lag=lag,
+            response_fields=configuration.response_fields,
         )
     sampling = sampling_of(
         configuration.sampler, configuration.sampler_argument, lambda note: report(NOT_UNDERSTOOD, note)
@@ -226,6 +236,7 @@ class Tracing:
         self._application = application
         self._noise = noise
         self._attach = attach_call()
+        self._paths = PathSampling(configuration.path_shares)
         # Not the module's function: an application that seeds it would repeat its ids, and so would the
         # children of a process that forks.
         self._getrandbits = random.Random().getrandbits  # noqa: S311 - ids, no secrets
@@ -243,6 +254,14 @@ class Tracing:
         self.exchange_started: Callable[[TracedExchange], None] = self._start
         if propagation.names is None or sampling.custom is not None:
             self.exchange_started = self._start_any
+        if self._paths:
+            self._start_elsewhere = self.exchange_started
+            self.exchange_started = self._start_by_path
+        if configuration.response_fields:
+            self.exchange_started = answering(self.exchange_started, configuration.response_fields)
+        self.exchange_ended: Callable[[TracedExchange], None] = self._end
+        if configuration.keep_errors:
+            self.exchange_ended = self._end_keeping
 
     # --- Hooks -------------------------------------------------------------------------------
 
@@ -268,8 +287,21 @@ class Tracing:
         if context is not None:
             context.run(self._attach, Context({SPAN_KEY: span}))
 
-    def _start_any(self, view: TracedExchange) -> None:
-        """Do the same for a request that brings a context, or with a sampler that is not ours."""
+    def _start_by_path(self, view: TracedExchange) -> None:
+        """Do the same with the share of the request's path."""
+        bound = self._paths.bound(view)
+        if bound is None:
+            self._start_elsewhere(view)
+        else:
+            self._start_any(view, bound)
+
+    def _start_any(self, view: TracedExchange, bound: int | None = None) -> None:
+        """Do the same for a request that brings a context, or with a sampler that is not ours.
+
+        Args:
+            view: the request.
+            bound: from its path's rule, where there is one.
+        """
         incoming = self._propagation.read(view)
         parent = incoming.parent
         if parent is None:
@@ -279,11 +311,13 @@ class Tracing:
             trace_id = parent.trace_id
             flags = parent.flags & RANDOM
         span = Span(trace_id, self._getrandbits(64) or 1, flags, parent, self._configuration)
-        if self._sampling.custom is not None:
+        if bound is not None and bound in (ALWAYS, NEVER):
+            decision = KEPT if bound else LEFT_OUT
+        elif self._sampling.custom is not None:
             decision = self._ask(view, span, incoming)
         else:
             parent_flags = parent.flags if parent is not None and incoming.flag_counts else None
-            decision = KEPT if self._sampling.samples(trace_id, parent_flags) else LEFT_OUT
+            decision = KEPT if self._sampling.samples(trace_id, parent_flags, bound) else LEFT_OUT
         # A span that would only be recorded has nobody to read it here.
         kept = decision == KEPT
         if kept:
@@ -315,7 +349,7 @@ class Tracing:
             return KEPT
         return RECORDED if result.decision.is_recording() else LEFT_OUT
 
-    def exchange_ended(self, view: TracedExchange) -> None:
+    def _end(self, view: TracedExchange) -> None:
         """Queue the span of an exchange, if it is kept."""
         span = view.trace
         if span is None or not span.flags & SAMPLED:
@@ -330,6 +364,25 @@ class Tracing:
             queue.refuse()
         span.ended = True
 
+    def _end_keeping(self, view: TracedExchange) -> None:
+        """Do the same, and queue the span of what failed or was slow although it is not kept."""
+        span = view.trace
+        if span is None or span.flags & SAMPLED:
+            self._end(view)
+            return
+        reason = kept_for(view, self._configuration.slow)
+        if reason:
+            self._queue_record(lambda: self._encoder.encode_kept(view, span, reason))
+        span.ended = True
+
+    def _queue_record(self, encode: Callable[[], bytes]) -> None:
+        if len(self._spans) >= self._queue.room:
+            self._queue.refuse()
+            return
+        self._spans.append(encode())
+        if len(self._spans) >= self._queue.wake_at:
+            self._queue.wake_sender()
+
     def session_started(self, session: SessionView) -> None:
         """Count the span of a WebSocket session; it is kept if its handshake's is."""
         handshake = _trace_of(session)
@@ -343,14 +396,44 @@ class Tracing:
         if handshake is None or not handshake.sampled:
             return
         self._slots[self._live] -= 1.0
-        if len(self._spans) < self._queue.room:
-            span_id = self._getrandbits(64) or 1
-            offset, state = self._encoder.offset, handshake.state_text
-            self._spans.append(
-                encode_span(session_record(session, handshake, span_id, offset=offset, state=state))
-            )
+        span_id = self._getrandbits(64) or 1
+        offset, state = self._encoder.offset, handshake.state_text
+        self._queue_record(
+            lambda: encode_span(session_record(session, handshake, span_id, offset=offset, state=state))
+        )
+
+    def lifespan_finished(
+        self, phase: str, seconds: float, *, failed: bool = False, exception: BaseException | None = None
+    ) -> None:
+        """Queue the span of a phase of the application's lifespan that has just ended, if it is kept.
+
+        Args:
+            phase: startup or shutdown.
+            seconds: how long it took.
+            failed: whether the application did not get through it.
+            exception: what it raised, if it did.
+        """
+        ended = perf_counter() + self._encoder.offset
+        record = lifespan_record(
+            phase,
+            ended - seconds,
+            ended,
+            trace_id=self._getrandbits(128) or 1,
+            span_id=self._getrandbits(64) or 1,
+            failed=failed,
+            exception=exception,
+        )
+        custom = self._sampling.custom
+        if custom is None:
+            kept = self._sampling.samples(record.trace_id, None)
         else:
-            self._queue.refuse()
+            result = custom.should_sample(
+                Context(), record.trace_id, record.name, SpanKind.INTERNAL, record.attributes, ()
+            )
+            kept = result.decision.is_sampled()
+        self._figures.count_started(NONE, KEPT if kept else LEFT_OUT, is_recording=False)
+        if kept:
+            self._queue_record(lambda: encode_span(record))
 
     # --- What the server asks of tracing -----------------------------------------------------
 

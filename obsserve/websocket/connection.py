@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # How long the peer may take to answer a close frame (websockets' close_timeout).
 CLOSE_TIMEOUT: Final = 10.0
+# A session's record comes with its end: of a long one the log tells every so many seconds that it is there.
+CHECKPOINT_INTERVAL: Final = 300.0
 # What may arrive before the application has accepted.
 EARLY_LIMIT: Final = 65536
 
@@ -95,6 +97,7 @@ class WebSocketConnection(Successor):
         self._ping_payload = b""
         self._ping_count = 0
         self._close_due = math.inf
+        self._checkpoint_due = math.inf
         self._awaits_close = False
         self._paused = False
         exchange.upgrade_to(self.session.run)
@@ -157,12 +160,15 @@ class WebSocketConnection(Successor):
             101, [*fields, *given], server.default_headers, server.date, server.request_id_header
         )
         id_line = b"" if head.identified else self._exchange.id_line
-        return b"%bconnection: Upgrade\r\n%b\r\n" % (head.start, id_line)
+        ids = id_line + self._exchange.trace_line
+        return b"%bconnection: Upgrade\r\n%b\r\n" % (head.start, ids)
 
     def opened(self) -> None:
         """Begin to speak WebSocket."""
         self.codec = self.options.codec(self.session, self._write, self.options.max_size, self._extensions)
-        self._ping_due = perf_counter() + self.options.ping_interval
+        now = perf_counter()
+        self._ping_due = now + self.options.ping_interval
+        self._checkpoint_due = now + CHECKPOINT_INTERVAL
         early, self._early = self._early, b""
         self.resume_reading()
         if early:
@@ -220,6 +226,9 @@ class WebSocketConnection(Successor):
             return
         if not self.session.is_open:
             return
+        if now > self._checkpoint_due:
+            self._checkpoint_due += CHECKPOINT_INTERVAL
+            self.http.server.reporter.websocket_checkpoint(self.session, now - self.session.opened_at)
         if self._ping_sent_at and now - self._ping_sent_at > self.options.ping_timeout:
             self.session.ping_timed_out = True
             self.session.close(INTERNAL_ERROR, "keepalive ping timeout", "server")

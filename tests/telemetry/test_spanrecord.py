@@ -71,7 +71,7 @@ class TestNames:
         assert {name: types[known[name]] for name in seen} == {
             name: type(value) for name, value in seen.items()
         }
-        assert set(seen) == set(known)
+        assert set(seen) == set(known) - {"obsserve.sampling.reason"}  # of spans that are kept late
 
     def test_of_sessions(self):
         attributes = session_record(

@@ -14,6 +14,8 @@ def settings(**given):
     ordinary = {
         **{"otlp_endpoint": None, "otlp_protocol": None, "trace_sample_ratio": None, "trace_trust": "peers"},
         **{"service_name": "shop:app", "log_query": "auto", "log_query_allow": ()},
+        **{"log_client_ip": "keep", "log_hash_key": None, "log_slow": 1.0, "trace_sample_path": ()},
+        **{"trace_keep_errors": False, "trace_response": ()},
     }
     return SimpleNamespace(**ordinary | given)
 

@@ -110,6 +110,11 @@ def _lines() -> Iterator[str]:
         "`obsserve.connection.id` and `obsserve.request_id`:\n"
     )
     yield from _table(("Attribute", "Type", "Present", "What it says"), _attributes(SESSION_ATTRIBUTES))
+    yield (
+        "`lifespan.startup` and `lifespan.shutdown` (kind internal, roots) are the phases of the application's lifespan,\n"
+        "in each worker; where one fails, with `error.type`. They are the only spans besides those of requests and\n"
+        "sessions that `otel_sdk_span_started_total` counts.\n"
+    )
 
 
 def _metric_row(metric: Metric) -> Sequence[str]:

@@ -67,6 +67,12 @@ SPAN_ATTRIBUTES: Final = (
     SpanAttribute("obsserve.response_origin", "string", "app, server or none"),
     SpanAttribute("obsserve.flags", "array", "codes, see the flags", "not empty"),
     SpanAttribute("error.type", "string", "as in the metrics", "there is an error"),
+    SpanAttribute(
+        "obsserve.sampling.reason",
+        "string",
+        "why it was exported although it was not to be kept: error or slow",
+        "so kept",
+    ),
 )
 
 # Of a WebSocket's session, besides http.route, error.type, obsserve.connection.id and obsserve.request_id.
