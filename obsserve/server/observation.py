@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 import uuid
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
 
 from obsserve.http.forwarded import TrustedPeers
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from obsserve.telemetry.observer import Address
     from obsserve.telemetry.providertracing import ProviderTracing
     from obsserve.telemetry.runtime import GCWatch, LoopLag, StallWatchdog
+    from obsserve.telemetry.selfcost import SelfCost
     from obsserve.telemetry.tlsmetrics import TLSMetrics
     from obsserve.telemetry.traceconfig import TracingConfiguration
     from obsserve.telemetry.tracing import Tracing
@@ -79,6 +80,7 @@ class Observation:
         self._watchdog: StallWatchdog | None = None
         self._admin: AdminServer | None = None
         self._access: AccessOutput | None = None
+        self._self_cost: SelfCost | None = None
         # An operator that injects one, as OpenTelemetry's for Kubernetes does, has its reasons.
         own = seat.service_instance_id if seat is not None else str(uuid.uuid4())
         self._instance = resource_attributes().get(SERVICE_INSTANCE_ID) or own
@@ -109,7 +111,10 @@ class Observation:
             observers.append(self.metrics)
         if settings.access_log:
             observers += self._make_access_log()
-        return Hooks(observers, self._report_fault)
+        hooks = Hooks(observers, self._report_fault)
+        if self.metrics is not None:
+            self._self_cost = self._make_self_cost(self.metrics, hooks, observers)
+        return hooks
 
     # --- making ------------------------------------------------------------------------------
 
@@ -204,6 +209,16 @@ class Observation:
         )
         return self._access.observers
 
+    def _make_self_cost(self, metrics: Metrics, hooks: Hooks, observers: list[object]) -> SelfCost:
+        from obsserve.telemetry.selfcost import SelfCost  # noqa: PLC0415
+
+        signals: dict[object, str] = dict.fromkeys(observers, "access_log")
+        signals[metrics] = "metrics"
+        if self._tracing is not None:
+            signals[self._tracing] = "tracing"
+        deferred = None if self._access is None else self._access.deferred
+        return SelfCost(self._cells, hooks, signals, metrics.begun, deferred)
+
     # --- running -----------------------------------------------------------------------------
 
     def bind(self) -> None:
@@ -272,10 +287,16 @@ class Observation:
             self._lag.tick(now)
         if self._admin is not None:
             self._admin_state.heartbeat = now
+        began = thread_time()
         if self._access is not None:
             self._access.flush()
+        flushed = thread_time()
         if self._tracing is not None:
             self._tracing.tick()
+        if self._self_cost is not None:
+            self._self_cost.spent(flushed - began, "access_log")
+            self._self_cost.spent(thread_time() - flushed, "tracing")
+            self._self_cost.tick()
         sink = server_sink()
         if sink is not None:
             sink.flush()
@@ -284,9 +305,12 @@ class Observation:
         """Do what is due once a second."""
         self._clock.refresh()
         if self.metrics is not None and self._state is not None:
+            began = thread_time()
             self.metrics.sample(self._state.connections)
             if self._lag is not None:
                 self._lag.count_tasks(asyncio.get_running_loop())
+            if self._self_cost is not None:
+                self._self_cost.spent(thread_time() - began, "metrics")
 
     def lifespan_finished(
         self,

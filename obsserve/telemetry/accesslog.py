@@ -209,8 +209,9 @@ class AccessLog:
         # What is rendered, and the numbers of the lines that matter.
         self._lines: list[str] = []
         self._important: list[int] = []
-        # Ended in this turn of the loop, not rendered yet.
+        # Ended in this turn of the loop, not rendered yet. Who wants to know what that costs replaces `render`.
         self._ended: list[ExchangeView] = []
+        self.render = self._render
 
         self._envelopes: dict[tuple[str, str], str] = {}
         self._requests: dict[RequestKey, str] = {}
@@ -229,13 +230,13 @@ class AccessLog:
 
     def flush(self) -> None:
         """Hand over what is rendered and let the sink tell the counters. The ticker calls this."""
-        self._render()
+        self.render()
         self._hand_over()
         self._sink.flush()
 
     def close(self, deadline_seconds: float) -> None:
         """Hand over what is rendered and wait until it is written, for at most so many seconds."""
-        self._render()
+        self.render()
         self._hand_over()
         self._sink.close(deadline_seconds)
 
@@ -257,11 +258,16 @@ class AccessLog:
         ended = self._ended
         if not ended:
             try:
-                asyncio.get_running_loop().call_soon(self._render)
+                asyncio.get_running_loop().call_soon(self.render)
             except RuntimeError:  # no loop runs any more, or it is closed
                 self._write_json(view)
                 return
         ended.append(view)
+
+    @property
+    def waiting(self) -> int:
+        """How many exchanges have ended since the last time."""
+        return len(self._ended)
 
     def _render(self) -> None:
         """Write the lines of the exchanges that have ended since the last time."""
@@ -456,7 +462,7 @@ class AccessLog:
 
     def session_ended(self, session: SessionView) -> None:
         """Write the line of a WebSocket's session."""
-        self._render()  # the line of its handshake comes first
+        self.render()  # the line of its handshake comes first
         lag = self._lag.max_between(session.opened_at, session.closed_at)
         offset = self._clock.offset
 

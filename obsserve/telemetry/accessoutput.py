@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from obsserve.telemetry.accesslog import LoopLag, WallClock
     from obsserve.telemetry.logformats import FormattedAccessLog
     from obsserve.telemetry.logsink import LogCounters
+    from obsserve.telemetry.selfcost import Deferred
 
     Line = AccessLog | FormattedAccessLog
 
@@ -109,6 +110,11 @@ class AccessOutput:
             self.observers = [
                 SelectedAccess(Selection(settings), self.observers, extras=extras, counters=told)
             ]
+
+    @property
+    def deferred(self) -> Deferred | None:
+        """What renders the lines of several exchanges together, if anything does."""
+        return next((part for part in self._parts if isinstance(part, AccessLog)), None)
 
     def flush(self) -> None:
         """Hand over what is rendered, and tell the counters. The ticker calls this."""

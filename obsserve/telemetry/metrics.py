@@ -236,6 +236,10 @@ class Metrics:
 
     # --- What does not come from exchanges ---
 
+    def begun(self) -> float:
+        """Return how many exchanges have begun."""
+        return sum(self._slots[slot] for slot in self._started.values())
+
     def sample(self, connections: Iterable[CountedConnection]) -> None:
         """Look at every open connection: states, bytes on the wire, bytes that wait. Meant for once a second."""
         self._connections.sample(connections)

@@ -9,6 +9,7 @@ reported once and removed: a fault in telemetry never touches a response.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -379,7 +380,7 @@ class Hooks:
         on_fault: called once for an observer that raised, with it, the hook's name and the exception.
     """
 
-    __slots__ = (*HOOKS, "_observers", "_on_fault")
+    __slots__ = (*HOOKS, "_measured", "_observers", "_on_fault")
 
     connection_opened: ConnectionHook | None
     connection_closed: ConnectionHook | None
@@ -393,9 +394,11 @@ class Hooks:
     def __init__(self, observers: Sequence[object] = (), on_fault: FaultReport | None = None) -> None:
         self._observers = list(observers)
         self._on_fault = on_fault
+        self._measured: set[str] = set()  # hooks whose next call is measured
         self._compile()
 
     def _compile(self) -> None:
+        self._measured.clear()
         for hook in HOOKS:
             calls = [
                 (observer, call)
@@ -431,6 +434,51 @@ class Hooks:
                     self._remove(observer, hook, fault)
 
         return notify_each
+
+    def measure(self, calls: int, measured: Callable[[str, list[tuple[object, float]]], None]) -> None:
+        """Measure the next calls of each hook of an exchange; after them, everything is as before.
+
+        Args:
+            calls: how many of each hook.
+            measured: called for each of them with the hook's name, and for each observer the seconds that it
+                took.
+        """
+        for hook in GUARDED_BY_CALLER:
+            usual = getattr(self, hook)
+            if usual is not None and hook not in self._measured:
+                self._measured.add(hook)
+                setattr(self, hook, self._measuring(hook, usual, calls, measured))
+
+    def _measuring(
+        self,
+        hook: str,
+        usual: Callable[[Any], None],
+        left: int,
+        measured: Callable[[str, list[tuple[object, float]]], None],
+    ) -> Callable[[Any], None]:
+        calls = [
+            (observer, call)
+            for observer in self._observers
+            if (call := getattr(observer, hook, None)) is not None
+        ]
+
+        def notify_measured(view: Any) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                self._measured.discard(hook)
+                setattr(self, hook, usual)
+            costs: list[tuple[object, float]] = []
+            for observer, call in calls:
+                began = perf_counter()
+                try:
+                    call(view)
+                except Exception as fault:  # noqa: BLE001 - whatever it is, the request goes on
+                    self._remove(observer, hook, fault)
+                costs.append((observer, perf_counter() - began))
+            measured(hook, costs)
+
+        return notify_measured
 
     def failed(self, hook: str, fault: BaseException) -> None:
         """Remove the one observer of a hook whose call raised; whoever calls a hook guards it with this."""
