@@ -8,12 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from loadtests.thresholds import YES, at_least, at_most, exactly
+from loadtests.thresholds import YES, Bound, at_least, at_most, exactly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from loadtests.thresholds import Bound
 
 
 @dataclass(frozen=True)
@@ -61,5 +59,47 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
             "server_ttfb_p95_seconds": at_most(0.25),
             "client_p95_seconds": at_most(0.5),
         },
+    ),
+    "overload": Scenario(
+        "Past its limit, does it refuse early, say when to come back, and hold its goodput?",
+        SOUND
+        | {
+            "refused_share": Bound(0.05, 0.95),
+            "retry_after_share": exactly(1),
+            "goodput_held": at_least(0.6),
+            "server_ttfb_p95_seconds": at_most(0.25),
+        },
+        server=("--limit-concurrency", "6"),
+    ),
+    "websocket_chat": Scenario(
+        "Do WebSockets connect, echo, fan out and close as they should, message by message?",
+        SOUND
+        | {
+            "connect_p95_seconds": at_most(0.5),
+            "echo_p95_seconds": at_most(0.5),
+            "fan_out_p95_seconds": at_most(0.5),
+            "messages_in_disagreement": exactly(0),
+            "messages_out_disagreement": exactly(0),
+            "normal_closes_disagreement": exactly(0),
+            "abnormal_closes": exactly(0),
+        },
+    ),
+    "deploy_under_load": Scenario(
+        "Can all workers be replaced under load without losing one request?",
+        SOUND | {"sent": at_least(100), "planned_restarts": at_least(4), "client_p99_seconds": at_most(2)},
+    ),
+    "chaos": Scenario(
+        "Workers are killed and the collector dies: is the damage small, repaired, and counted?",
+        {
+            "reconciled": YES,
+            "unanswered_share": at_most(0.05),
+            "failed_share": at_most(0.05),
+            "unplanned_restarts": exactly(2),
+            "recovery_seconds": at_most(15),
+            "spans_unexplained": at_most(0.02),
+            "spans_lost": at_least(1),  # else the collector was not stopped
+            "server_ttfb_p95_seconds": at_most(0.25),
+        },
+        collector=True,
     ),
 }

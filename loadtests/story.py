@@ -164,6 +164,12 @@ def growth(timeline: Sequence[Point], what: str) -> dict[str, float]:
     return found
 
 
+def spans_waiting(reading: Scrape) -> float:
+    """Return how many sampled spans have not left the server yet."""
+    names = ("otel_sdk_span_live", "otel_sdk_processor_span_queue_size", "otel_sdk_exporter_span_inflight")
+    return sum(reading.total(name) for name in names)
+
+
 @dataclass(frozen=True)
 class Knee:
     """Where a ramp left its SLO.
@@ -286,6 +292,14 @@ class Story:
                 "client_disconnects": between.by("obsserve_http_client_disconnects_total", "phase"),
                 "loop_lag_seconds": {**server_quantiles(between, LAG), "max": lag_max(self)},
                 "restarts": {**self.restarts(orderly=False), **self.restarts(orderly=True)},
+                "spans": {
+                    "started": between.by("otel_sdk_span_started_total", "otel_span_sampling_result"),
+                    "live": between.after.total("otel_sdk_span_live"),
+                    "processed": between.by("otel_sdk_processor_span_processed_total", "error_type"),
+                    "queued": between.after.total("otel_sdk_processor_span_queue_size"),
+                    "inflight": between.after.total("otel_sdk_exporter_span_inflight"),
+                    "exported": between.by("otel_sdk_exporter_span_exported_total", "error_type"),
+                },
                 "log_records": between.by("obsserve_log_records_total", "result"),
                 "rss_bytes_per_second": growth(self.timeline, "rss"),
                 "fds_per_second": growth(self.timeline, "fds"),

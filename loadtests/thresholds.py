@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from loadtests.scrape import TTFB
-from loadtests.story import growth, lag_max
+from loadtests.story import growth, lag_max, spans_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -162,6 +162,44 @@ def _fact(key: str) -> Callable[[Story], float | None]:
     return lambda story: story.facts.get(key)
 
 
+def _abnormal_closes(story: Story) -> float:
+    tallies = story.ledger.tallies
+    return float(
+        sum(count for name, count in tallies.items() if name.startswith("ws_close_"))
+        - tallies["ws_close_1000"]
+    )
+
+
+def _spans_lost(story: Story) -> float | None:
+    if story.between is None:
+        return None
+    dropped = story.between.by("otel_sdk_processor_span_processed_total", "error_type")
+    failed = story.between.by("otel_sdk_exporter_span_exported_total", "error_type")
+    return sum(count for found in (dropped, failed) for error, count in found.items() if error)
+
+
+def _spans_unexplained(story: Story) -> float | None:
+    """Measure the share of sampled spans that went missing otherwise than with a process that was killed.
+
+    A span ends up exported, counted as lost, or waits; what a process that is killed had waiting goes with it, and
+    whoever kills it has read how many there were.
+    """
+    if story.between is None:
+        return None
+    after = story.between.after
+    started = after.total("otel_sdk_span_started_total", otel_span_sampling_result="RECORD_AND_SAMPLE")
+    dropped = sum(
+        count
+        for error, count in after.by("otel_sdk_processor_span_processed_total", "error_type").items()
+        if error
+    )
+    known = after.total("otel_sdk_exporter_span_exported_total") + dropped + spans_waiting(after)
+    missing = started - known - float(story.facts.get("spans_at_risk", 0.0))
+    return _share(max(missing, 0.0), started)
+
+
+MESSAGES: Final = "obsserve_websocket_messages_total"
+
 MEASURES: Final[Mapping[str, Measure]] = {
     "reconciled": Measure("requests sent = requests observed, each status", "", _reconciled, server=True),
     "log_disagreement": Measure(
@@ -213,6 +251,40 @@ MEASURES: Final[Mapping[str, Measure]] = {
         lambda story: float(sum(story.restarts(orderly=True).values())) if story.between else None,
         server=True,
     ),
+    "unanswered_share": Measure(
+        "requests without a whole answer",
+        "share",
+        lambda story: _share(story.ledger.in_doubt, story.ledger.sent),
+    ),
+    "recovery_seconds": Measure("from a kill until all workers served again", "s", _fact("recovery_seconds")),
+    "spans_unexplained": Measure(
+        "sampled spans of which nobody knows what became", "share", _spans_unexplained, server=True
+    ),
+    "spans_lost": Measure(
+        "spans that were dropped or whose export failed, as counted", "", _spans_lost, server=True
+    ),
+    "connect_p95_seconds": Measure("p95 of connecting a WebSocket", "s", _named("WS connect", 0.95)),
+    "echo_p95_seconds": Measure("p95 until one's own message came back", "s", _named("WS echo", 0.95)),
+    "fan_out_p95_seconds": Measure("p95 until the others' messages arrived", "s", _named("WS fan-out", 0.95)),
+    "messages_in_disagreement": Measure(
+        "messages the server received, less those that were sent",
+        "",
+        _agree("ws_sent", MESSAGES, direction="received"),
+        server=True,
+    ),
+    "messages_out_disagreement": Measure(
+        "messages the server sent, less those that arrived",
+        "",
+        _agree("ws_received", MESSAGES, direction="sent"),
+        server=True,
+    ),
+    "normal_closes_disagreement": Measure(
+        "WebSockets the server saw closed with 1000, less those that were",
+        "",
+        _agree("ws_close_1000", "obsserve_websocket_closes_total", code="1000"),
+        server=True,
+    ),
+    "abnormal_closes": Measure("WebSockets that ended otherwise than with 1000", "", _abnormal_closes),
     "rss_bytes_by_request": Measure(
         "growth of a worker's memory with each request", "bytes", _rss_by_request, server=True
     ),

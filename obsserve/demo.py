@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -228,6 +229,37 @@ async def ws(request: Request) -> None:
         await request.send({**message, "type": "websocket.send"})
 
 
+MEMBERS: set[asyncio.Queue[MutableMapping[str, Any]]] = (
+    set()
+)  # the messages that wait for each, in this worker
+
+
+@route("/chat")
+async def chat(request: Request) -> None:
+    """Send WebSocket messages on to all who are connected to this worker: one in, many out."""
+    if request.scope["type"] == "http":
+        raise RefusedError(426, "this route speaks WebSocket", (b"upgrade", b"websocket"))
+    await request.receive()  # websocket.connect
+    await request.send({"type": "websocket.accept"})
+    waiting: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue(MAX_CHUNKS)
+
+    async def deliver() -> None:
+        with suppress(OSError):  # the client has gone
+            while True:
+                await request.send({**await waiting.get(), "type": "websocket.send"})
+
+    delivery = asyncio.create_task(deliver())
+    MEMBERS.add(waiting)
+    try:
+        while (message := await request.receive())["type"] == "websocket.receive":
+            for member in MEMBERS:
+                with suppress(asyncio.QueueFull):  # who reads too slowly misses some
+                    member.put_nowait(message)
+    finally:
+        MEMBERS.discard(waiting)
+        delivery.cancel()
+
+
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>obsserve demo</title>
 <h1>obsserve demo</h1><p>Call a route, then look at what the server says about it: the access line on its
 standard output, and <code>/metrics</code> on the port given with <code>--metrics-port</code>.
@@ -247,7 +279,7 @@ async def serve(scope: Scope, receive: Receive, send: Send) -> None:
     matches = ((one, one.pattern.fullmatch(scope["path"])) for one in ROUTES)
     found, match = next((pair for pair in matches if pair[1]), (None, None))
     request = Request(scope, receive, send, match.groupdict() if match else {})
-    if scope["type"] == "websocket" and (found is None or found.handler is not ws):
+    if scope["type"] == "websocket" and (found is None or found.handler not in (ws, chat)):
         return await send({"type": "websocket.close"})  # which refuses the handshake
     if found is None:
         return await request.reply(b"not found\n", TEXT, 404)

@@ -379,3 +379,44 @@ def test_background_work_follows_a_complete_response():
 def test_unknown_kind_of_scope_raises():
     with pytest.raises(KeyError, match="carrier-pigeon"):
         asyncio.run(app({"type": "carrier-pigeon"}, None, None))
+
+
+def talk(members: int) -> list[list[dict[str, Any]]]:
+    """Connect some WebSockets to /chat, let the first say something, and let all of them leave."""
+
+    async def drive() -> list[list[dict[str, Any]]]:
+        inboxes: list[asyncio.Queue[dict[str, Any]]] = [asyncio.Queue() for _ in range(members)]
+        sent: list[list[dict[str, Any]]] = [[] for _ in range(members)]
+
+        async def member(number: int) -> None:
+            async def send(message: Any) -> None:
+                sent[number].append(dict(message))
+
+            scope = {"type": "websocket", "path": "/chat", "query_string": b"", "headers": []}
+            await inboxes[number].put({"type": "websocket.connect"})
+            await app(scope, inboxes[number].get, send)
+
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            for number in range(members):
+                group.create_task(member(number))
+            while len(demo.MEMBERS) < members:
+                await asyncio.sleep(0)
+            await inboxes[0].put({"type": "websocket.receive", "text": "hello"})
+            while any(len(messages) < 2 for messages in sent):
+                await asyncio.sleep(0)
+            for inbox in inboxes:
+                await inbox.put({"type": "websocket.disconnect", "code": 1000})
+        return sent
+
+    return asyncio.run(drive())
+
+
+def test_chat_sends_what_one_says_to_all():
+    for messages in talk(3):
+        assert [message["type"] for message in messages] == ["websocket.accept", "websocket.send"]
+        assert messages[1]["text"] == "hello"
+    assert not demo.MEMBERS
+
+
+def test_chat_speaks_websocket_only():
+    assert call("/chat").status == 426
