@@ -15,7 +15,7 @@ import socket
 import threading
 from http import HTTPStatus
 from http.client import responses
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.admin.app import AdminApp, Answer, BadRequestError, parse_head
 from obsserve.errors import StartupError
@@ -125,6 +125,7 @@ class AdminServer:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_report)
         self._stopping = asyncio.Event()
         server = await asyncio.start_server(self._converse, sock=self._socket, limit=MAX_HEAD)
         self._serving.set()
@@ -208,6 +209,16 @@ def _response(answer: Answer, *, with_body: bool) -> bytes:
     ]
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     return head + answer.body if with_body else head
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report a fault of the loop, but not that descriptors have run out.
+
+    asyncio would tell of that a hundred times a second; the serving loop tells of it once.
+    """
+    fault = context.get("exception")
+    if not (isinstance(fault, OSError) and fault.errno in (errno.EMFILE, errno.ENFILE)):
+        loop.default_exception_handler(context)
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:

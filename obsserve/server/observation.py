@@ -393,6 +393,11 @@ class Observation:
             network_peer_address=peer[0] if peer is not None else None,
         )
 
+    def accept_failed(self, error: str) -> None:
+        """Count a second in which connections were not accepted; `error` is the errno's name."""
+        if self.metrics is not None:
+            self.metrics.accept_error(error)
+
     # --- reports -----------------------------------------------------------------------------
 
     def _report_fault(self, observer: object, hook: str, fault: BaseException) -> None:

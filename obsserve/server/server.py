@@ -24,6 +24,7 @@ from obsserve.http.parser import parser_class
 from obsserve.http.state import ServerState
 from obsserve.logconfig import BUILT_IN
 from obsserve.server import listeners, tuning
+from obsserve.server.acceptance import Acceptance
 from obsserve.server.customprotocol import acceptor
 from obsserve.server.observation import Observation
 from obsserve.server.proxyprotocol import ProxyHeader
@@ -83,6 +84,7 @@ class Server:
         self._ticker: Ticker
         self._settings: Settings
         self._tls: TLS | None = None
+        self._acceptance: Acceptance | None = None
 
     # --- running -----------------------------------------------------------------------------
 
@@ -169,6 +171,7 @@ class Server:
         self._serve_websockets()
         self._ticker = Ticker(self.server_state.loop, self._tick, self._each_second)
         self._ticker.start()
+        self._acceptance = Acceptance(self.server_state.loop, self._log, observation.accept_failed)
         await self._listen()
         self.started = True
         observation.serving(self.server_state, self._sockets)
@@ -286,6 +289,8 @@ class Server:
     def _each_second(self, second: int) -> None:
         self.server_state.set_date(http_date(second))
         self._observation.each_second()
+        if self._acceptance is not None:
+            self._acceptance.check()
         if self._tls is not None:
             self._tls.check()
 
@@ -380,6 +385,8 @@ class Server:
 
     def _release(self) -> None:
         """Give back what the process holds, however serving ended."""
+        if self._acceptance is not None:
+            self._acceptance.stop()
         for sock in self._sockets:
             sock.close()
         if self._unix_path is not None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 import time
 
 import httpx
+import pytest
 from conftest import total, wait_for
 
 
@@ -99,3 +101,25 @@ def test_a_full_pipe_loses_lines_and_nothing_else(serve):
     finally:
         os.close(reader)
         os.close(writer)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_running_out_of_descriptors_is_survived_told_once_and_counted(serve, loop):
+    arguments = ["--port", "0", "--metrics-port", "0", "--loop", loop, "--timeout-keep-alive", "60"]
+    server = serve("exhausting_app:app", *arguments)
+    host, port = server.url.removeprefix("http://").split(":")
+    with httpx.Client(base_url=server.url, timeout=20) as kept:
+        kept.get("/exhaust")
+        metrics = tuple(server.metrics_url.removeprefix("http://").removesuffix("/metrics").split(":"))
+        # The kernel takes them, the server cannot.
+        with socket.create_connection((host, int(port)), 20), socket.create_connection(metrics, 20):
+            wait_for(lambda: server.events("accept.failed"), "the report")
+            assert kept.get("/").status_code == 200, "whoever is there is served"
+            kept.get("/free")
+    assert httpx.get(server.url, timeout=20).status_code == 200
+    wait_for(lambda: server.events("accept.recovered"), "the all-clear")
+    assert len(server.events("accept.failed")) == 1
+    assert 1 <= total(server.metrics(), "obsserve_accept_errors_total", error="emfile") <= 10
+    assert server.stop() == 0
+    assert "Traceback" not in server.stderr_path.read_text()
+    assert len(server.stderr_path.read_bytes()) < 20_000

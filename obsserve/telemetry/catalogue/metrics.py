@@ -142,7 +142,7 @@ WRITE_PAUSED: Final = _gauge("obsserve_connections_write_paused", "Connections w
 TLS_FAILURES: Final = _counter("obsserve_tls_handshake_failures_total", "TLS handshakes that failed, by reason.", "reason", bound=len(TLS_FAILURE_REASONS))
 TLS_RELOADS: Final = _counter("obsserve_tls_certificate_reloads_total", "Reloads of changed certificate files, by result; after a failure the certificate before is served on.", "result", bound=len(RELOAD_RESULTS))
 TLS_EXPIRY: Final = _gauge("obsserve_tls_certificate_expiry_timestamp_seconds", "When the certificate that is served expires, in seconds since the epoch.", "worker")
-ACCEPT_FAILURES: Final = _counter("obsserve_accept_errors_total", "Connections that could not be accepted, by error.", "error", bound=len(ACCEPT_ERRORS))
+ACCEPT_FAILURES: Final = _counter("obsserve_accept_errors_total", "Seconds in which connections could not be accepted, by error; libuv accepts and closes them.", "error", bound=len(ACCEPT_ERRORS))
 PROXY_PROTOCOL_ERRORS: Final = _counter("obsserve_proxy_protocol_errors_total", "Connections of trusted peers that were closed because of their PROXY protocol header, by reason.", "reason", bound=len(PROXY_PROTOCOL_FAULTS))
 FORWARDED_UNTRUSTED: Final = _counter("obsserve_forwarded_untrusted_total", "Requests whose forwarding headers were ignored because of who sent them.")
 LISTENER_BACKLOG: Final = _gauge("obsserve_listener_backlog_connections", "Connections that the kernel holds until they are accepted.", "listener", bound=_LISTENERS)
