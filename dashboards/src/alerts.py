@@ -2,58 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
+from .alert import BY, Alert, Series, access, event, increase
+from .causes import causes
 from .config import CONFIG
 from .promql import REQUESTS, TTFB
 
-Series = dict[str, str]  # selector without job and instance → values, one each minute
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """One alert.
-
-    Args:
-        name: without the prefix Obsserve.
-        severity: critical pages, warning and info do not.
-        hold: for how long the expression must hold.
-        expr: PromQL.
-        summary: one line, with the labels.
-        value: how `$value` reads in the description.
-        page: the dashboard to open.
-        meaning: what it means for users.
-        look: expressions to look at next.
-        remedy: what to do.
-        fires: series that fire it.
-        quiet: series that do not.
-        at: when to look at them.
-    """
-
-    name: str
-    severity: Literal["critical", "warning", "info"]
-    hold: str
-    expr: str
-    summary: str
-    value: str
-    page: str
-    meaning: str
-    look: tuple[str, ...]
-    remedy: str
-    fires: Series
-    quiet: Series
-    at: str = "30m"
-    labels: tuple[tuple[str, str], ...] = ()
-
-
-_BY: Final = "sum by (job, instance)"
 _REQUEST_OK: Final = f'{REQUESTS}{{http_response_status_code="200"}}'
 _REQUEST_BAD: Final = f'{REQUESTS}{{http_response_status_code="500", error_type="500"}}'
-
-
-def _increase(metric: str, window: str, by: str = "job, instance", only: str = "") -> str:
-    return f"sum by ({by}) (increase({metric}{{{only}}}[{window}]))".replace("{}", "")
 
 
 def _burn() -> list[Alert]:
@@ -105,6 +62,11 @@ def _burn() -> list[Alert]:
                     quiet,
                     "5h",
                     (("long", long), ("short", short)),
+                    commands=(
+                        access(
+                            '.error_type // "" != ""' if kind == "errors" else ".ttfb_seconds // 0 > 0.25"
+                        ),
+                    ),
                 )
             )
     return found
@@ -128,6 +90,10 @@ def alerts() -> list[Alert]:
             "Is the process there (`ps`), does the metrics port answer (`curl -sS $OBSSERVE/livez`), what was its last log line?",
             {"up": "1x5 0x30", "obsserve_build_info": "1x5 _x30"},
             {"up": "1x40", "obsserve_build_info": "1x40"},
+            commands=(
+                'curl -sS "$OBSSERVE/livez"',
+                'tail -n 3 "$LOG"',
+            ),
         ),
         Alert(
             "NotReady",
@@ -142,12 +108,13 @@ def alerts() -> list[Alert]:
             "`curl -sS $OBSSERVE/readyz` names the reasons: starting, draining, unresponsive, no_ready_workers.",
             {"obsserve_ready": "0x40"},
             {"obsserve_ready": "1x40"},
+            commands=('curl -sS "$OBSSERVE/readyz"',),
         ),
         Alert(
             "WorkersMissing",
             "warning",
             "5m",
-            f'{_BY} (obsserve_workers{{state="ready"}}) < {_BY} (obsserve_workers_desired)',
+            f'{BY} (obsserve_workers{{state="ready"}}) < {BY} (obsserve_workers_desired)',
             "{{ $labels.instance }} has fewer ready workers than wanted",
             "{{ $value }} ready",
             "workers",
@@ -156,12 +123,13 @@ def alerts() -> list[Alert]:
             "The log event worker.exit says why a worker left; restarts by reason.",
             {'obsserve_workers{state="ready"}': "1x40", "obsserve_workers_desired": "2x40"},
             {'obsserve_workers{state="ready"}': "2x40", "obsserve_workers_desired": "2x40"},
+            commands=(event("worker.exit"),),
         ),
         Alert(
             "WorkerCrashLooping",
             "critical",
             "0m",
-            f"{_increase('obsserve_worker_restarts_total', '15m', only=restarts)} > 3",
+            f"{increase('obsserve_worker_restarts_total', '15m', only=restarts)} > 3",
             "Workers of {{ $labels.instance }} crash again and again",
             "{{ $value }} in 15 minutes",
             "workers",
@@ -170,6 +138,7 @@ def alerts() -> list[Alert]:
             "oom_kill: more memory or --max-rss; signal or exit_code: see worker.exit in the log; roll back.",
             {'obsserve_worker_restarts_total{reason="crash"}': "0+1x40"},
             {'obsserve_worker_restarts_total{reason="max_requests"}': "0+1x40"},
+            commands=(event("worker.exit"),),
         ),
         Alert(
             "WorkerUnresponsive",
@@ -184,12 +153,13 @@ def alerts() -> list[Alert]:
             "The log event loop.stall has the stack that blocks the loop.",
             {'obsserve_worker_last_heartbeat_timestamp_seconds{worker="0"}': "0x40"},
             {'obsserve_worker_last_heartbeat_timestamp_seconds{worker="0"}': "0+60x40"},
+            commands=(event("loop.stall"),),
         ),
         Alert(
             "StartupFailing",
             "warning",
             "0m",
-            f"{_increase('obsserve_lifespan_failures_total', '10m')} > 0",
+            f"{increase('obsserve_lifespan_failures_total', '10m')} > 0",
             "The application of {{ $labels.instance }} fails in its lifespan",
             "{{ $value }} failures",
             "workers",
@@ -198,6 +168,7 @@ def alerts() -> list[Alert]:
             "The traceback is in the server's log; roll back.",
             {'obsserve_lifespan_failures_total{phase="startup"}': "0+1x40"},
             {'obsserve_lifespan_failures_total{phase="startup"}': "0x40"},
+            commands=(event("lifespan.failed"),),
         ),
         Alert(
             "EventLoopLagHigh",
@@ -219,12 +190,13 @@ def alerts() -> list[Alert]:
                 'obsserve_event_loop_lag_seconds_bucket{worker="0", le="0.25"}': "0+600x40",
                 'obsserve_event_loop_lag_seconds_bucket{worker="0", le="+Inf"}': "0+600x40",
             },
+            commands=(event("loop.stall"),),
         ),
         Alert(
             "EventLoopStalled",
             "warning",
             "0m",
-            f"{_increase('obsserve_event_loop_stalls_total', '5m', 'job, instance, worker')} > 0",
+            f"{increase('obsserve_event_loop_stalls_total', '5m', 'job, instance, worker')} > 0",
             "The event loop of worker {{ $labels.worker }} on {{ $labels.instance }} was blocked",
             "{{ $value }} stalls",
             "workers",
@@ -233,12 +205,13 @@ def alerts() -> list[Alert]:
             "The log event loop.stall has the stack: move that call to a thread.",
             {'obsserve_event_loop_stalls_total{worker="0"}': "0+1x40"},
             {'obsserve_event_loop_stalls_total{worker="0"}': "3x40"},
+            commands=(event("loop.stall"),),
         ),
         Alert(
             "ConcurrencyNearLimit",
             "warning",
             "10m",
-            f'{_BY} (http_server_active_requests) / {_BY} (obsserve_limit{{limit="concurrency"}}) > {CONFIG.near_limit}',
+            f'{BY} (http_server_active_requests) / {BY} (obsserve_limit{{limit="concurrency"}}) > {CONFIG.near_limit}',
             "{{ $labels.instance }} is near its limit of concurrent requests",
             "{{ $value | humanizePercentage }} of the limit",
             "connections",
@@ -264,6 +237,7 @@ def alerts() -> list[Alert]:
             "Which limit, is it load or slowness? Add capacity or speed up what requests wait for.",
             {'obsserve_http_rejected_requests_total{reason="concurrency_limit"}': "0+9x40"},
             {'obsserve_http_rejected_requests_total{reason="draining"}': "0+9x40"},
+            commands=(access(".http_response_status_code == 503"),),
         ),
         Alert(
             "FdsNearLimit",
@@ -286,6 +260,10 @@ def alerts() -> list[Alert]:
                 'process_max_fds{worker="0"}': "1024x40",
                 "obsserve_build_info": "1x40",
             },
+            commands=(
+                'grep "open files" "/proc/$PID/limits"',
+                'ls "/proc/$PID/fd" | wc -l',
+            ),
         ),
         Alert(
             "AppProtocolErrors",
@@ -300,6 +278,7 @@ def alerts() -> list[Alert]:
             "The access lines with that termination_detail name the route.",
             {'obsserve_http_app_protocol_errors_total{reason="no_response"}': "0+6x40"},
             {'obsserve_http_app_protocol_errors_total{reason="no_response"}': "6x40"},
+            commands=(event("app.misuse"),),
         ),
         Alert(
             "LogsDropped",
@@ -314,6 +293,7 @@ def alerts() -> list[Alert]:
             "Whoever reads standard output is too slow, or the disk is full.",
             {'obsserve_log_records_total{stream="access", result="dropped"}': "0+6x40"},
             {'obsserve_log_records_total{stream="access", result="written"}': "0+6x40"},
+            commands=("df -h",),
         ),
         Alert(
             "LogWriteErrors",
@@ -328,12 +308,13 @@ def alerts() -> list[Alert]:
             "enospc: `df -h`; epipe: the reader has gone.",
             {'obsserve_log_write_errors_total{error="enospc"}': "0+6x40"},
             {'obsserve_log_write_errors_total{error="enospc"}': "6x40"},
+            commands=("df -h",),
         ),
         Alert(
             "SpansDropped",
             "warning",
             "5m",
-            f'{_BY} (rate(otel_sdk_processor_span_processed_total{{error_type!=""}}[5m])) > 0',
+            f'{BY} (rate(otel_sdk_processor_span_processed_total{{error_type!=""}}[5m])) > 0',
             "{{ $labels.instance }} drops spans",
             "{{ $value }} a second",
             "telemetry",
@@ -342,12 +323,13 @@ def alerts() -> list[Alert]:
             "A slow collector, or too many spans: sample, or raise OTEL_BSP_MAX_QUEUE_SIZE.",
             {'otel_sdk_processor_span_processed_total{error_type="queue_full"}': "0+6x40"},
             {"otel_sdk_processor_span_processed_total": "0+6x40"},
+            commands=(event("telemetry.export_failed"),),
         ),
         Alert(
             "ExporterFailing",
             "warning",
             "10m",
-            f'{_BY} (rate({exported}{{error_type!=""}}[5m])) / {_BY} (rate({exported}[5m])) > 0.5',
+            f'{BY} (rate({exported}{{error_type!=""}}[5m])) / {BY} (rate({exported}[5m])) > 0.5',
             "{{ $labels.instance }} cannot export spans",
             "{{ $value | humanizePercentage }} fail",
             "telemetry",
@@ -356,6 +338,7 @@ def alerts() -> list[Alert]:
             "Does the collector listen at the configured endpoint? The error_type is a gRPC code, a status or an exception.",
             {exported + '{error_type="UNAVAILABLE"}': "0+6x40"},
             {exported: "0+6x40"},
+            commands=(event("telemetry.export_failed"),),
         ),
         Alert(
             "MetricsOverflow",
@@ -398,6 +381,7 @@ def alerts() -> list[Alert]:
             "`obsserve --check-config` says what is wrong.",
             {"obsserve_config_last_reload_successful": "0x40"},
             {"obsserve_config_last_reload_successful": "1x40"},
+            commands=(event("server.reload"),),
         ),
         Alert(
             "VersionSkew",
@@ -414,5 +398,6 @@ def alerts() -> list[Alert]:
             {'obsserve_build_info{version="1"}': "1x200"},
             "3h",
         ),
+        *causes(),
         *_burn(),
     ]

@@ -21,6 +21,9 @@ class Config:
         budget_days: days over which the error budget is spent.
         minimum_rate: requests per second below which ratios say nothing.
         lag_bound: seconds of event loop lag at p99 that are too many.
+        pause_bound: seconds of a garbage collection at p99 that are too many.
+        queue_bound: seconds at p95 that a request may wait for the application to start.
+        imbalance: the busiest worker's rate divided by the mean; with two workers 1.9 is 95 % on one of them.
         near_limit: share of a limit from which on it is near.
         grafana_url: where links in alerts lead; `obsserve export rules --grafana-url` replaces it.
         prometheus_uid: of the provisioned data source.
@@ -36,6 +39,9 @@ class Config:
     budget_days: int = 30
     minimum_rate: float = 0.05
     lag_bound: float = 0.25
+    pause_bound: float = 0.1
+    queue_bound: float = 0.1
+    imbalance: float = 1.9
     near_limit: float = 0.8
     grafana_url: str = "http://localhost:3000"
     prometheus_uid: str = "obsserve-prometheus"

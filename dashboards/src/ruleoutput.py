@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
-from .alerts import Alert, Series, alerts
+from .alerts import alerts
 from .config import CONFIG, PAGES
 from .rules import recording
 
 if TYPE_CHECKING:
+    from .alert import Alert, Series
     from .panels import Json
 
 
@@ -48,8 +50,23 @@ def _case(alert: Alert, series: Series, fires: bool) -> Json:
     }
 
 
+_PLACES: Final = {
+    "PROMETHEUS": "the address of Prometheus (`http://localhost:9090`)",
+    "OBSSERVE": "that of the metrics port (`http://localhost:9464`)",
+    "LOG": "the file with the server's standard error",
+    "ACCESS_LOG": "the file with its access lines (JSON)",
+    "PID": "its process id",
+}
+
+
+def _where(commands: str) -> str:
+    named = [f"in `{name}` {what}" for name, what in _PLACES.items() if re.search(rf"\${name}\b", commands)]
+    return f"With {', '.join(named)}:"
+
+
 def _runbook(alert: Alert) -> str:
-    commands = "\n".join(f"promtool query instant \"$PROMETHEUS\" '{expr}'" for expr in alert.look)
+    asked = [f"promtool query instant \"$PROMETHEUS\" '{expr}'" for expr in alert.look]
+    listed = "\n".join((*asked, *alert.commands))
     return f"""# Obsserve{alert.name}
 
 {alert.meaning}
@@ -60,11 +77,10 @@ Fires when this holds for {alert.hold} (severity {alert.severity}):
 
 ## Look
 
-With the address of Prometheus in `PROMETHEUS` (`http://localhost:9090`) and that of the metrics port in `OBSSERVE`:
+{_where(listed)}
 
 ```sh
-{commands}
-curl -sS "$OBSSERVE/readyz"
+{listed}
 ```
 
 The dashboard is *{PAGES[alert.page][1]}*.
@@ -75,10 +91,8 @@ The dashboard is *{PAGES[alert.page][1]}*.
 """
 
 
-def rule_files() -> dict[str, str]:
-    """Return the text of rules, tests and runbooks, by path."""
-    listed = alerts()
-    groups = {"groups": [{"name": "obsserve-alerts", "rules": [_rule(alert) for alert in listed]}]}
+def _tests(listed: list[Alert], every: str) -> str:
+    """Return the cases of these alerts; hours of them are evaluated less often, or they take minutes."""
     cases = [
         _case(one, series, fires)
         for one in listed
@@ -86,14 +100,24 @@ def rule_files() -> dict[str, str]:
     ]
     tests = {
         "rule_files": ["../rules/recording.yml", "../rules/alerts.yml"],
-        "evaluation_interval": "1m",
+        "evaluation_interval": every,
+        "group_eval_order": ["obsserve-recording", "obsserve-alerts"],
         "tests": cases,
     }
+    return json.dumps(tests, indent=1) + "\n"
+
+
+def rule_files() -> dict[str, str]:
+    """Return the text of rules, tests and runbooks, by path."""
+    listed = alerts()
+    groups = {"groups": [{"name": "obsserve-alerts", "rules": [_rule(alert) for alert in listed]}]}
+    slow = [one for one in listed if re.fullmatch(r"[3-9]h|\d{3,}m", one.at)]
     folder = "deploy/prometheus"
     found = {
         f"{folder}/rules/recording.yml": json.dumps(recording(), indent=1) + "\n",
         f"{folder}/rules/alerts.yml": json.dumps(groups, indent=1) + "\n",
-        f"{folder}/tests/alerts.yml": json.dumps(tests, indent=1) + "\n",
+        f"{folder}/tests/alerts.yml": _tests([one for one in listed if one not in slow], "1m"),
+        f"{folder}/tests/slow-alerts.yml": _tests(slow, "15m"),
     }
     for alert in listed:
         found.setdefault(f"deploy/runbooks/Obsserve{alert.name}.md", _runbook(alert))

@@ -209,3 +209,31 @@ class Webhook:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(30)
+
+
+def look(alert, prometheus, server):
+    """Run the commands of an alert's runbook as they stand there; return what they print.
+
+    Args:
+        alert: name of the alert.
+        prometheus: where expressions are asked.
+        server: a `ServerProcess`: its files and its metrics port.
+    """
+    need("promtool")
+    [commands] = re.findall(r"```sh\n(.*?)```", (ROOT / f"deploy/runbooks/{alert}.md").read_text(), re.DOTALL)
+    places = {
+        "PROMETHEUS": prometheus.url,
+        "OBSSERVE": server.admin_url,
+        "LOG": str(server.stderr_path),
+        "ACCESS_LOG": str(server.stdout_path),
+        "PID": str(server.process.pid),
+    }
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        env={**os.environ, **places},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0 and not result.stderr, f"{commands}\n{result.stdout}\n{result.stderr}"
+    return result.stdout

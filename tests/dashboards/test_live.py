@@ -13,7 +13,7 @@ import pytest
 
 from obsserve.telemetry.catalogue import METRICS
 from obsserve.testing_otlp import OTLPSink
-from tests.dashboards.stack import Prometheus, free_port
+from tests.dashboards.stack import ROOT, Prometheus, free_port, look
 from tests.dashboards.test_dashboards import COMMITTED, panels, selectors
 from tests.dashboards.test_rules import ALERTS, RECORDED
 from tests.dashboards.traffic import Traffic
@@ -56,6 +56,7 @@ def prometheus(tmp_path_factory):
         ):
             run(good, found)
         assert not crowd.wrong + few.wrong, crowd.wrong + few.wrong
+        found.servers = good, bad
         yield found
 
 
@@ -146,3 +147,12 @@ def test_an_alert_reads_what_is_there(prometheus, alert):
         family = METRICS.get(re.sub("_(bucket|count|sum)$", "", selector.name)) or METRICS.get(selector.name)
         for label in wanted & set(family.labels if family else ()) - {"error_type"}:
             assert any(label in one["metric"] for one in found), (selector.name, label)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("path", sorted((ROOT / "deploy/runbooks").glob("*.md")), ids=lambda path: path.stem)
+def test_the_commands_of_a_runbook_work(prometheus, path):
+    for server in prometheus.servers:
+        output = look(path.stem, prometheus, server)
+        assert output or path.stem in ("ObsserveReloadFailed", "ObsserveStartupFailing"), path.stem

@@ -35,12 +35,11 @@ def test_promtool_accepts_the_rules():
 
 @pytest.mark.timeout(240)
 def test_each_alert_fires_and_does_not_fire():
-    result = run("promtool", "prometheus", "test", "rules", str(DEPLOY / "prometheus/tests/alerts.yml"))
+    paths = sorted((DEPLOY / "prometheus/tests").glob("*.yml"))
+    result = run("promtool", "prometheus", "test", "rules", *map(str, paths))
     assert result.returncode == 0, result.stdout + result.stderr
     assert "SUCCESS" in result.stdout
-    tested = [
-        case["name"] for case in json.loads((DEPLOY / "prometheus/tests/alerts.yml").read_text())["tests"]
-    ]
+    tested = [case["name"] for path in paths for case in json.loads(path.read_text())["tests"]]
     for alert in ALERTS:
         assert any(name.startswith(f"{alert['alert']} fires") for name in tested)
         assert any(name.startswith(f"{alert['alert']} does not") for name in tested)
