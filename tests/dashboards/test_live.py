@@ -151,7 +151,9 @@ def test_an_alert_reads_what_is_there(prometheus, alert):
 
 @pytest.mark.full
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("path", sorted((ROOT / "deploy/runbooks").glob("Obsserve*.md")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "deploy/runbooks").glob("Obsserve*.md")), ids=lambda path: path.stem
+)
 def test_the_commands_of_a_runbook_work(prometheus, path):
     for server in prometheus.servers:
         output = look(path.stem, prometheus, server)

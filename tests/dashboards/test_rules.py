@@ -87,7 +87,9 @@ def test_an_alert_says_what_to_do(alert):
     assert (DEPLOY.parent / alert["annotations"]["runbook"]).exists()
 
 
-@pytest.mark.parametrize("path", sorted((DEPLOY / "runbooks").glob("Obsserve*.md")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((DEPLOY / "runbooks").glob("Obsserve*.md")), ids=lambda path: path.stem
+)
 def test_a_runbook_belongs_to_an_alert_and_its_expressions_parse(path):
     assert path.stem in {alert["alert"] for alert in ALERTS}
     expressions = re.findall(r"promtool query instant \"\$PROMETHEUS\" '(.*)'", path.read_text())
