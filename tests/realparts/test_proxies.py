@@ -8,26 +8,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import httpx
 import pytest
+from realparts import BIN, PATH, need
 from websockets.sync.client import connect
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-BIN = Path(sys.executable).parent
-PATH = f"{BIN}:{os.environ['PATH']}:/usr/sbin"
-
-
-def need(name, install):
-    path = shutil.which(name, path=PATH)
-    if path is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{name} is not installed: {install}")
-        pytest.skip(f"{name} is not installed: {install}")
-    return path
 
 
 def free_port():
