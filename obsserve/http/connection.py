@@ -74,6 +74,7 @@ class Connection(Intake):
         "peer",
         "requests",
         "scheme",
+        "scope_template",
         "serial",
         "successor",
         "tls",
@@ -92,6 +93,7 @@ class Connection(Intake):
         self.client: Address | None = None
         self.local: Address | None = None
         self.trusted = False
+        self.scope_template: dict[str, Any] | None = None  # see scope_of
         self.tls: dict[str, Any] | None = None
         self.tls_protocol: str | None = None
         self.tls_cipher: str | None = None
@@ -177,8 +179,6 @@ class Connection(Intake):
             exchange.pipelined = True
             exchange.ordinary = False
             self._separate()
-        if self.scheme != "http":
-            exchange.scheme = self.scheme
         return exchange
 
     def refuse(self, exchange: Exchange, ending: Ending) -> None:

@@ -243,7 +243,14 @@ class Intake(Flow):
             exchange.method = method
             if method == "HEAD":
                 exchange.plain = False
-        version = parser.http_version()
+        if (
+            method is not None
+            and self._mark + self._chunk_size == self.received_bytes  # the message begins the chunk
+            and self._chunk.startswith(b" HTTP/1.1\r\n", len(method) + 1 + len(self._target))
+        ):
+            version = "1.1"  # httptools renders it anew each time, which takes ten times as long
+        else:
+            version = parser.http_version()
         if version != "1.1":
             exchange.http_version = version
             exchange.ordinary = False

@@ -47,13 +47,11 @@ class RequestIds(list[tuple[str, bytes]]):
 
 
 class Record:
-    """An `ExchangeView` in the making; read there what the attributes mean.
+    """An `ExchangeView` in the making; read there what the attributes mean."""
 
-    Args:
-        connection: the one that the request came on.
-        began: when its first byte was seen, `time.perf_counter` seconds.
-    """
-
+    connection: Connection
+    connection_request: int
+    began: float
     parts: Target | None = None
     trace: TraceView | None = None
     forwarded_trusted: bool | None = None
@@ -95,11 +93,6 @@ class Record:
     matched = ("", "")
     _route_is_set = False
     _request_id: str | None = None
-
-    def __init__(self, connection: Connection, began: float) -> None:
-        self.connection = connection
-        self.connection_request = connection.requests
-        self.began = began
 
     @property
     def request_id(self) -> str:
