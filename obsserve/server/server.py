@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 # What the end of a shutdown may take when its budget is used up: the lifespan and the last log lines.
 LAST_MOMENT: Final = 1.0
+# What the telemetry of a start that failed may take: exporters are still being imported then.
+FIRST_EXPORT: Final = 5.0
 
 HANDLED_SIGNALS: Final = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
@@ -391,7 +393,7 @@ class Server:
             sock.close()
         if self._unix_path is not None:
             self._unix_path.remove()
-        self._observation.stop(LAST_MOMENT)
+        self._observation.stop(LAST_MOMENT if self.started else FIRST_EXPORT)
 
     # --- signals -----------------------------------------------------------------------------
 

@@ -264,6 +264,8 @@ class WsprotoCodec:
         self._events = events
         self._write = write
         self._max_size = max_size
+        for extension in extensions:
+            extension.max_size = max_size
         self._library = Connection(ConnectionType.SERVER, extensions)
         self._open = ConnectionState.OPEN
         self._parts: list[Any] = []
@@ -365,18 +367,12 @@ def negotiate_websockets(offer: bytes) -> tuple[bytes | None, list[Any]]:
 
 def negotiate_wsproto(offer: bytes) -> tuple[bytes | None, list[Any]]:
     """Likewise, for wsproto."""
-    from wsproto.extensions import PerMessageDeflate  # noqa: PLC0415
+    from obsserve.websocket.deflate import BoundedDeflate, agree  # noqa: PLC0415 - it needs wsproto
 
-    for part in offer.decode("latin-1").split(","):
-        name, _, parameters = part.strip().partition(";")
-        if name.strip() == PerMessageDeflate.name:
-            extension = PerMessageDeflate()
-            answer = extension.accept(f"{name};{parameters}")
-            if answer is True:
-                return PerMessageDeflate.name.encode(), [extension]
-            if isinstance(answer, str):
-                return f"{PerMessageDeflate.name}; {answer}".encode(), [extension]
-    return None, []
+    agreement = agree(offer.decode("latin-1"))
+    if agreement is None:
+        return None, []
+    return agreement.answer().encode(), [BoundedDeflate(agreement, COMPRESS_FROM)]
 
 
 def codec_named(name: str) -> tuple[Any, Any] | None:

@@ -138,39 +138,66 @@ def _exemplar_traces(page):
             yield line.partition('trace_id="')[2].partition('"')[0]
 
 
-def test_ids_do_not_leak_between_pipelined_and_concurrent_requests(serve):
-    """Each line that the application logs carries the ids of its own request."""
-    with OTLPSink("grpc") as sink:
-        server = serve("apps:fastapi", "--port", "0", "--otlp-endpoint", sink.endpoint)
+CONNECTIONS, PIPELINED = 40, 50
 
-        async def talk(first):
+
+def test_ids_do_not_leak_between_pipelined_and_concurrent_requests(serve):
+    """Two thousand requests that interleave: child spans and log lines carry the ids of their own request."""
+    count = CONNECTIONS * PIPELINED
+    with OTLPSink("http/protobuf") as sink:
+        server = serve(
+            "apps:fastapi", "--port", "0", "--otlp-endpoint", sink.endpoint, "--otlp-protocol", "http/protobuf",
+            environment={"OTEL_BSP_MAX_QUEUE_SIZE": "65536"},
+        )  # fmt: skip
+
+        def request(number):
+            # Every third continues a trace of the client's own.
+            trace = f"traceparent: 00-{number + 1:032x}-00f067aa0ba902b7-01\r\n" if number % 3 == 0 else ""
+            return f"GET /log/{number} HTTP/1.1\r\nHost: x\r\nx-request-id: r{number}\r\n{trace}\r\n".encode()
+
+        async def talk(connection):
             host, port = server.url.removeprefix("http://").split(":")
             reader, writer = await asyncio.open_connection(host, int(port))
-            for number in range(first, first + 10):
-                writer.write(
-                    f"GET /log/{number} HTTP/1.1\r\nHost: x\r\nx-request-id: r{number}\r\n\r\n".encode()
-                )
-            for _ in range(10):
+            numbers = range(connection * PIPELINED, (connection + 1) * PIPELINED)
+            writer.write(b"".join(map(request, numbers)))
+            for number in numbers:
                 head = await reader.readuntil(b"\r\n\r\n")
+                assert f"x-request-id: r{number}\r\n".encode() in head
                 length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-                await reader.readexactly(length)
+                assert await reader.readexactly(length) == b'{"number":%d}' % number
             writer.close()
 
         async def talk_all():
-            await asyncio.gather(*[talk(100 * n) for n in range(8)])
+            await asyncio.gather(*map(talk, range(CONNECTIONS)))
 
         asyncio.run(talk_all())
-        lines = {line["request_id"]: line for line in server.access_lines(80)}
-        assert len(lines) == 80
+        lines = {line["request_id"]: line for line in server.access_lines(count)}
+        assert sorted(lines) == sorted(f"r{number}" for number in range(count))
         told = wait_for(
-            lambda: len(found := [e for e in server.events() if e["event"] == "log"]) == 160 and found,
-            "160 lines",
+            lambda: len(found := server.events("log")) == 2 * count and found, f"{2 * count} lines"
         )
-        for event in told:
-            line = lines[event["request_id"]]
-            assert event["request_id"] == f"r{event['app']['number']}"
-            assert (event["trace_id"], event["span_id"]) == (line["trace_id"], line["span_id"])
         assert server.stop() == 0
+        spans = sink.spans
+    for event in told:
+        line = lines[event["request_id"]]
+        assert event["request_id"] == f"r{event['app']['number']}"
+        assert (event["trace_id"], event["span_id"]) == (line["trace_id"], line["span_id"])
+    servers = {line["span_id"]: line for line in lines.values()}
+    assert len(servers) == len({line["trace_id"] for line in lines.values()}) == count
+    for number in range(0, count, 3):
+        assert lines[f"r{number}"]["trace_id"] == f"{number + 1:032x}"
+    by_id = {span.span_id.hex(): span for span in spans}
+    works = [span for span in spans if span.name == "work"]
+    assert len(works) == count
+    parents = set()
+    for span in works:
+        parent = span
+        while parent.span_id.hex() not in servers:  # there may be a framework's span between
+            parent = by_id[parent.parent_span_id.hex()]
+        line = servers[parent.span_id.hex()]
+        assert span.trace_id.hex() == line["trace_id"]
+        parents.add(line["request_id"])
+    assert len(parents) == count, "each request has a child of its own"
 
 
 def test_a_collector_that_is_not_there_costs_nothing_but_spans(serve):
