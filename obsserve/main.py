@@ -64,6 +64,7 @@ def _serve(config: Config, *, process_ends: bool = False) -> None:
         process_ends: nothing comes afterwards, so signals that come late find the server's handler to the end.
     """
     _ = config.settings  # everything that is wrong is told before anything happens
+    _occupy_standard_descriptors()
     config.configure_logging()
     if config.use_subprocess:
         from obsserve.server.supervisor import Supervisor  # noqa: PLC0415  (see __getattr__)
@@ -90,6 +91,15 @@ def _serve(config: Config, *, process_ends: bool = False) -> None:
             signal.signal(signal.SIGTERM, original)
     if not server.started:
         sys.exit(STARTUP_FAILURE)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Give 0, 1 and 2 to nobody where they are closed: a socket would get them, and what C code prints."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest that is free
 
 
 @contextmanager

@@ -367,6 +367,8 @@ class Settings:
         help="Configure logging from this file (.json, .yaml, else .ini) instead; access lines become log records. none: configure nothing.")
     access_log: bool = option(True, group=LOGGING, check=switch,
         help="Write a line to stdout when a request ends.")
+    access_log_file: str | None = option(None, group=LOGGING, check=filled_text, metavar="PATH", words_for_none=("-",), default_text="stdout",
+        help="Append access lines to this file instead; SIGUSR1 opens it anew after a rotation.")
     log_format: LogFormat = option("auto", group=LOGGING, choices=get_args(LogFormat),
         help="How log lines look; auto: console on a terminal, else JSON.")
     access_log_format: str | None = option(None, group=LOGGING, check=access_log_format, metavar="FORMAT",

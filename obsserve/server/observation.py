@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import uuid
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
 
 from obsserve.http.forwarded import TrustedPeers
 from obsserve.http.parser import parser_class
+from obsserve.logconfig import BUILT_IN
 from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
 from obsserve.server.listeners import listener_name
 from obsserve.server.ticker import Clock
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from obsserve.settings import Settings
     from obsserve.telemetry.accessoutput import AccessOutput
     from obsserve.telemetry.correlation import Correlation
+    from obsserve.telemetry.logfile import LogFile
     from obsserve.telemetry.metrics import LogCounters, Metrics
     from obsserve.telemetry.observer import Address
     from obsserve.telemetry.providertracing import ProviderTracing
@@ -86,6 +87,7 @@ class Observation:
         self._instance = resource_attributes().get(SERVICE_INSTANCE_ID) or own
         self._tls: TLSMetrics | None = None
         self._handshakes_told: dict[str, float] = {}
+        self._log_file = self._open_log_file()
         tracing = tracing_of(settings)
         if settings.metrics_port is not None or settings.access_log or tracing is not None:
             self._make_cells()
@@ -187,6 +189,14 @@ class Observation:
             report=self._report_tracing,
         )
 
+    def _open_log_file(self) -> LogFile | None:
+        settings = self._settings
+        if not settings.access_log or settings.access_log_file is None or settings.log_config != BUILT_IN:
+            return None
+        from obsserve.telemetry.logfile import LogFile  # noqa: PLC0415
+
+        return LogFile(settings.access_log_file)
+
     def _make_correlation(self, *, bind_structlog: bool) -> Correlation:
         from obsserve.telemetry.correlation import Correlation  # noqa: PLC0415
 
@@ -194,18 +204,19 @@ class Observation:
 
     def _make_access_log(self) -> list[object]:
         from obsserve.telemetry.accessoutput import AccessOutput  # noqa: PLC0415
-        from obsserve.telemetry.logsink import descriptor_of  # noqa: PLC0415
+        from obsserve.telemetry.logsink import stdout_descriptor  # noqa: PLC0415
 
         assert self._lag is not None
         lines_to = None if self._seat is None else self._seat.access_log_fd
         self._access = AccessOutput(
             self._settings,
-            stdout=descriptor_of(sys.stdout) if lines_to is None else lines_to,
+            stdout=stdout_descriptor() if lines_to is None else lines_to,
             clock=self._clock,
             lag=self._lag,
             counters=self._counters,
             service_instance_id=self._instance,
             worker=self._worker,
+            file=self._log_file,
         )
         return self._access.observers
 
@@ -398,6 +409,13 @@ class Observation:
         if self.metrics is not None:
             self.metrics.accept_error(error)
 
+    def reopen_logs(self) -> None:
+        """Open the access log's file anew; from any thread, and from a signal handler."""
+        if self._access is not None:
+            self._access.reopen(self._report_reopened)
+        elif self._log_file is not None:  # the application has not started yet
+            self._log_file.reopen(self._report_reopened)
+
     # --- reports -----------------------------------------------------------------------------
 
     def _report_fault(self, observer: object, hook: str, fault: BaseException) -> None:
@@ -410,6 +428,17 @@ class Observation:
     def _report_tracing(self, event: str, message: str) -> None:
         say = self._log.info if event == "telemetry.export_recovered" else self._log.warning
         say(event, message=message)
+
+    def _report_reopened(self, error: OSError | None) -> None:
+        path = self._settings.access_log_file
+        if error is None:
+            self._log.info("log.reopen", message=f"Access lines go to {path} anew", file=path)
+            return
+        self._log.error(
+            "log.reopen",
+            message=f"Cannot open {path} anew: {error.strerror}; access lines go on to where they went",
+            file=path,
+        )
 
     def _report_stall(self, seconds: float, stack: str, requests: Sequence[Any]) -> None:
         self._log.warning(

@@ -79,6 +79,7 @@ class Server:
         self.delays_shutdown = True
         self.startup_failure: LifespanFailedError | None = None
         self._captured: list[int] = []
+        self._former_reopen: Any = None
         self._structlog_adopted = False
         self._sockets: list[socket.socket] = []
         self._unix_path: listeners.UnixPath | None = None
@@ -403,7 +404,12 @@ class Server:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        original = {sig: signal.signal(sig, self.handle_exit) for sig in HANDLED_SIGNALS}
+        handlers: dict[signal.Signals, Callable[[int, FrameType | None], Any]]
+        handlers = dict.fromkeys(HANDLED_SIGNALS, self.handle_exit)
+        if self.config.settings.access_log_file is not None and hasattr(signal, "SIGUSR1"):
+            handlers[signal.SIGUSR1] = self.handle_reopen
+            self._former_reopen = signal.getsignal(signal.SIGUSR1)  # a program around us reopens its own
+        original = {sig: signal.signal(sig, handler) for sig, handler in handlers.items()}
         try:
             yield
         finally:
@@ -419,6 +425,13 @@ class Server:
             self.force_exit = True
         else:
             self.should_exit = True
+
+    def handle_reopen(self, sig: int, frame: FrameType | None) -> None:
+        """Open the access log's file anew, which somebody has renamed."""
+        if hasattr(self, "_observation"):  # else it is opened later
+            self._observation.reopen_logs()
+        if callable(self._former_reopen):
+            self._former_reopen(sig, frame)
 
 
 def _remaining(deadline: float | None) -> float | None:

@@ -452,6 +452,7 @@ class Supervisor:
             ("SIGTERM", self._stop.set),
             ("SIGINT", self._interrupt),
             ("SIGHUP", self._roll),
+            ("SIGUSR1", self._reopen_logs),
             ("SIGTTIN", lambda: self._resize(1)),
             ("SIGTTOU", lambda: self._resize(-1)),
         ):
@@ -466,6 +467,10 @@ class Supervisor:
         self._interrupted = True
         for worker in tuple(self.fleet.workers):
             worker.force()
+
+    def _reopen_logs(self) -> None:
+        for worker in tuple(self.fleet.workers):  # also one that drains still writes
+            worker.reopen_logs()
 
     def _roll(self) -> None:
         """Replace all workers; asked for again meanwhile, once more afterwards."""

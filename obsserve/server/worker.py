@@ -1,7 +1,8 @@
 """A worker process: serves one slot, and tells the main process how it is doing.
 
 Signals: SIGINT and SIGHUP are the main process's business, because a terminal sends them to the whole group;
-SIGTERM drains, however often it comes. The main process drains by message, and so does its end.
+SIGTERM drains, however often it comes; SIGUSR1 opens log files anew. The main process drains by message, and
+so does its end.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 # What the main process holds back while it starts a worker, so that none of them meets an unprepared one.
 HELD_SIGNALS: Final = tuple(
     getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGTTIN", "SIGTTOU")
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1")
     if hasattr(signal, name)
 )
 # Writes the stack; a number that nobody else is likely to use.
@@ -58,6 +59,7 @@ class Post:
         slot: its number, from 0.
         service_instance_id: one for all workers of a server.
         stacks: as `cells`, of the file that takes its stack; None where there is none.
+        missing_streams: names in `sys` of the standard streams that the main process was started without.
     """
 
     config: Config
@@ -67,6 +69,7 @@ class Post:
     slot: int
     service_instance_id: str
     stacks: Any = None
+    missing_streams: tuple[str, ...] = ()
 
 
 def serve_post(post: Post) -> None:
@@ -75,9 +78,12 @@ def serve_post(post: Post) -> None:
     Raises:
         SystemExit: with 3 if the application cannot start; the main process has been told why.
     """
+    for name in post.missing_streams:
+        setattr(sys, name, None)  # as in the main process; what is open in their place is nobody's
     server = WorkerServer(post)
+    handlers = {"SIGTERM": server.terminate, "SIGUSR1": server.handle_reopen}
     for sig in HELD_SIGNALS:
-        signal.signal(sig, server.terminate if sig == signal.SIGTERM else signal.SIG_IGN)
+        signal.signal(sig, handlers.get(sig.name, signal.SIG_IGN))
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
     if post.stacks is not None:
@@ -105,6 +111,7 @@ class WorkerServer(Server):
         self.channel.receivers["drain"] = lambda _: self._drain_now()
         self.channel.receivers["ping"] = self._answer
         self.channel.receivers["force"] = lambda _: self._force()
+        self.channel.receivers["reopen"] = lambda _: self.handle_reopen(0, None)
         self._listening = post.sockets
         self._importing = True
         self._asked = False

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -85,7 +86,16 @@ class WorkerProcess:
             os.memfd_create("obsserve-stacks", os.MFD_CLOEXEC) if hasattr(os, "memfd_create") else None
         )
         stacks = None if self._stacks is None else _Descriptor(self._stacks)
-        post = Post(config, sockets, theirs, _Descriptor(cells.fileno()), slot, service_instance_id, stacks)
+        post = Post(
+            config,
+            sockets,
+            theirs,
+            _Descriptor(cells.fileno()),
+            slot,
+            service_instance_id,
+            stacks,
+            tuple(name for name in ("stdout", "stderr") if getattr(sys, name) is None),
+        )
         self._process = multiprocessing.get_context("spawn").Process(
             target=serve_post, args=(post,), name=f"obsserve-worker-{slot}"
         )
@@ -152,6 +162,10 @@ class WorkerProcess:
         """Return how many requests it has begun and not ended, as far as it has told."""
         rows = self.reader.rows()
         return int(sum(row.values[0] for row in rows if row.metric == catalogue.WORKER_ACTIVE_REQUESTS.name))
+
+    def reopen_logs(self) -> None:
+        """Let it open its log file anew."""
+        self.channel.send("reopen")
 
     def kill(self) -> None:
         """End it now; what it was doing is lost."""

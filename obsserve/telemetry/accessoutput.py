@@ -14,25 +14,26 @@ from __future__ import annotations
 
 import logging
 import uuid
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from obsserve.logconfig import BUILT_IN
 from obsserve.telemetry.accessextras import ExtendedAccessLog, LineExtras
 from obsserve.telemetry.accesslog import AccessLog
 from obsserve.telemetry.logpolicy import SelectedAccess, Selection
 from obsserve.telemetry.logrecords import ACCESS_LOGGER, AccessGate, AccessRecords
-from obsserve.telemetry.logsink import LogSettings, LogSink, NoCounters, line_format
+from obsserve.telemetry.logsink import NOWHERE, LogSettings, LogSink, NoCounters, line_format
 from obsserve.telemetry.redact import redaction
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from obsserve.telemetry.accesslog import LoopLag, WallClock
+    from obsserve.telemetry.logfile import LogFile
     from obsserve.telemetry.logformats import FormattedAccessLog
     from obsserve.telemetry.logsink import LogCounters
     from obsserve.telemetry.selfcost import Deferred
 
     Line = AccessLog | FormattedAccessLog
-
-STDOUT: Final = 1
 
 
 class AccessSettings(LogSettings, Protocol):
@@ -69,6 +70,7 @@ class AccessOutput:
         counters: told what became of lines and records.
         service_instance_id: one for all workers of a server; made up when not given.
         worker: slot of this worker.
+        file: where lines go instead of standard output.
     """
 
     def __init__(
@@ -81,8 +83,11 @@ class AccessOutput:
         counters: LogCounters | None = None,
         service_instance_id: str | None = None,
         worker: int = 0,
+        file: LogFile | None = None,
     ) -> None:
         self.observers: list[object] = []
+        self._file = file
+        self._sink: LogSink | None = None
         self._parts: list[Line | AccessRecords] = []
         if not settings.access_log:
             return
@@ -92,13 +97,21 @@ class AccessOutput:
             "service_instance_id": service_instance_id or str(uuid.uuid4()),
             "worker": worker,
         }
-        extras = _extras(settings, stdout)
+        fd = stdout if file is None else file.fd
+        extras = _extras(settings, fd)
         logger = logging.getLogger(ACCESS_LOGGER)
         own = settings.log_config == BUILT_IN
         if own:
-            line = _line(settings, STDOUT if stdout is None else stdout, counters, service, extras)
+            # Never a number that is only usual: a socket may have it.
+            self._sink = LogSink(
+                NOWHERE if fd is None else fd,
+                capacity_bytes=settings.log_buffer_bytes,
+                counters=counters,
+                own_file=file is not None,
+            )
+            line = _line(settings, self._sink, counters, service, extras)
             self._parts.append(line)
-            self.observers.append(_gated(line, settings, stdout, counters))
+            self.observers.append(_gated(line, settings, fd, counters))
         if logger.handlers if own else logger.hasHandlers():
             # Each exchange is counted once.
             told = None if own else counters
@@ -121,10 +134,26 @@ class AccessOutput:
         for part in self._parts:
             part.flush()
 
+    def reopen(self, done: Callable[[OSError | None], None]) -> None:
+        """Open the file anew, after it was renamed; from any thread, and from a signal handler.
+
+        Args:
+            done: called on another thread with what went wrong.
+        """
+        if self._file is not None:
+            self._file.reopen(lambda error: self._reopened(error, done))
+
+    def _reopened(self, error: OSError | None, done: Callable[[OSError | None], None]) -> None:
+        if self._sink is not None:
+            self._sink.reopened(error)
+        done(error)
+
     def close(self, deadline_seconds: float) -> None:
         """Let everything be written, for at most so many seconds."""
         for part in self._parts:
             part.close(deadline_seconds)
+        if self._file is not None and not (self._sink is not None and self._sink.writing):
+            self._file.close()
 
 
 class _Service(TypedDict):
@@ -144,12 +173,11 @@ def _extras(settings: AccessSettings, fd: int | None) -> LineExtras | None:
 
 def _line(
     settings: AccessSettings,
-    fd: int,
+    sink: LogSink,
     counters: LogCounters | None,
     service: _Service,
     extras: LineExtras | None,
 ) -> Line:
-    sink = LogSink(fd, capacity_bytes=settings.log_buffer_bytes, counters=counters)
     if settings.access_log_format is None:
         if extras is not None:
             return ExtendedAccessLog(sink, settings, extras=extras, counters=counters, **service)
@@ -161,10 +189,10 @@ def _line(
 
 
 def _gated(
-    line: Line, settings: AccessSettings, stdout: int | None, counters: LogCounters | None
+    line: Line, settings: AccessSettings, fd: int | None, counters: LogCounters | None
 ) -> AccessGate | Line:
     """Put the gate in front of the line, if anybody keeps lines back."""
     if not AccessGate.needed():
         return line
-    shown_as = line_format(settings.log_format, stdout)
+    shown_as = line_format(settings.log_format, fd)
     return AccessGate(line, redaction(settings, shown_as), counters)

@@ -24,7 +24,14 @@ from structlog.stdlib import ProcessorFormatter
 from obsserve.telemetry.accessfields import painted, printable, timestamp
 from obsserve.telemetry.catalogue import COMPLETE, error_type_of
 from obsserve.telemetry.correlation import CorrelatedLogRecord
-from obsserve.telemetry.logsink import LINE_LIMIT, LogSink, colors_wanted, descriptor_of, line_format
+from obsserve.telemetry.logsink import (
+    LINE_LIMIT,
+    NOWHERE,
+    LogSink,
+    colors_wanted,
+    descriptor_of,
+    line_format,
+)
 from obsserve.telemetry.plain import dumps, plain
 
 if TYPE_CHECKING:
@@ -184,7 +191,9 @@ def _app_logger(*args: Any) -> logging.Logger:
 def _sink_for(fd: int | None, settings: LogSettings, counters: LogCounters | None) -> LogSink | None:
     """Return the sink on standard error: the one that there is, as long as it still fits."""
     if fd is None:
-        return None
+        if sys.stderr is not None and not getattr(sys.stderr, "closed", False):
+            return None
+        fd = NOWHERE
     fresh = LogSink(fd, capacity_bytes=settings.log_buffer_bytes, counters=counters, reports_queue=False)
     old = _state.sink
     if old is not None and not old.closed and old.fd == fd and old.is_pipe == fresh.is_pipe:
@@ -224,11 +233,9 @@ class _SinkHandler(logging.Handler):
 
 
 class _StreamHandler(logging.StreamHandler[Any]):
-    """For a standard error that is an object and no descriptor; None when the process has none."""
+    """For a standard error that is an object and no descriptor."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self.stream is None:
-            return
         try:
             self.stream.write(f"{_format(self, record)}\n")
             self.stream.flush()

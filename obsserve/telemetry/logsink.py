@@ -7,6 +7,7 @@ Rules:
   and errors. Every line ends as exactly one of written, dropped and failed.
 - Only the writer thread touches the descriptor, with blocking writes. O_NONBLOCK is never set: the
   flag belongs to the open file, which other processes share.
+- Half a line is never left for the next one to continue, as far as the descriptor allows.
 - The thread is a daemon: a pipe that nobody reads cannot keep the process from ending.
 - Counters are called only by the threads that call `flush` and `close` (the server's), because a
   counter cell has one writer; the figures wait in the sink until then.
@@ -14,15 +15,19 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
+import sys
 import threading
 import time
 from collections import Counter
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TextIO
+
+from obsserve.telemetry.logfile import ends_within_a_line, is_regular, take_back
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -32,6 +37,8 @@ Stream = Literal["access", "server", "app"]
 Result = Literal["written", "sampled_out", "filtered", "dropped", "failed"]
 Lines = bytes | bytearray
 
+# The descriptor of a stream that the process does not have: its lines are dropped.
+NOWHERE: Final = -1
 # POSIX: a write of at most PIPE_BUF bytes (4096 on Linux) is not mixed with another process's.
 PIPE_LINE_LIMIT: Final = 4096
 LINE_LIMIT: Final = 16 * 1024
@@ -94,11 +101,13 @@ class LogSink:
     """Takes whole lines from any thread and writes them to a descriptor from its own.
 
     Args:
-        fd: descriptor to write to; it stays the caller's, the sink neither changes nor closes it.
+        fd: descriptor to write to; it stays the caller's, the sink neither changes nor closes it. NOWHERE
+            drops every line, and counts that.
         capacity_bytes: bound on what may wait to be written.
         counters: where the figures go.
         is_pipe: whether writes must fit into PIPE_BUF; None asks the descriptor.
         reports_queue: whether the gauge of waiting records is this sink's; one sink of a process.
+        own_file: whether the descriptor is of a file that this process has opened, for appending.
     """
 
     def __init__(
@@ -109,25 +118,29 @@ class LogSink:
         counters: LogCounters | None = None,
         is_pipe: bool | None = None,
         reports_queue: bool = True,
+        own_file: bool = False,
     ) -> None:
         self.fd = fd
         self.is_pipe = _is_pipe(fd) if is_pipe is None else is_pipe
         self.line_limit: Final = PIPE_LINE_LIMIT if self.is_pipe else LINE_LIMIT
         self._capacity = capacity_bytes
         self._reports_queue = reports_queue
+        self._own_file = own_file
         self.counters: LogCounters = NoCounters() if counters is None else counters
         self._queue: SimpleQueue[tuple[Stream, Lines, int] | None] = SimpleQueue()
         # Re-entrant, because a signal handler or a finalizer may log while its thread holds the lock.
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
+        self._impatient = threading.Event()  # a pause after a failure ends
         self._abandoned = False
-        self._torn = False
+        # Whether the last line may be unfinished: an earlier process may have been killed while it wrote.
+        self._torn = own_file and is_regular(fd)
         # All under the lock: what waits, and what has happened since the counters were told.
         self._waiting_bytes = 0
         self._waiting_lines: Counter[Stream] = Counter()
         self._results: Counter[tuple[Stream, Result]] = Counter()
-        self._errors: Counter[int] = Counter()
+        self._errors: Counter[int] = Counter([errno.EBADF] if fd == NOWHERE else [])
         self._seconds = 0.0
         self._seen_bytes = 0
         self._seen_lines = 0
@@ -135,6 +148,11 @@ class LogSink:
     @property
     def closed(self) -> bool:
         return self._closing.is_set()
+
+    @property
+    def writing(self) -> bool:
+        """Whether the writer still uses the descriptor."""
+        return self._thread is not None and self._thread.is_alive()
 
     def offer(
         self,
@@ -206,11 +224,21 @@ class LogSink:
         if self._reports_queue:
             counters.set_queue(waiting, int(self._capacity // mean))
 
+    def reopened(self, error: OSError | None) -> None:
+        """Take note that the descriptor is another file's now, or why it is not; on any thread."""
+        if error is not None:
+            with self._lock:
+                self._errors[error.errno or 0] += 1
+            return
+        self._torn = is_regular(self.fd)
+        self._impatient.set()  # what has failed may succeed
+
     def close(self, deadline_seconds: float) -> None:
         """Write what waits, for at most so many seconds; what is left counts as dropped."""
         with self._lock:
             first = not self._closing.is_set()
             self._closing.set()
+            self._impatient.set()
             thread = self._thread
         if thread is not None:
             if first:
@@ -230,6 +258,8 @@ class LogSink:
         """Start the writer with the first line, so that a process that logs nothing has no thread."""
         if self._thread is not None and self._thread.is_alive():
             return True
+        if self.fd == NOWHERE:
+            return False
         thread = threading.Thread(target=self._write_all, name=f"obsserve-log-{self.fd}", daemon=True)
         try:
             thread.start()
@@ -245,7 +275,11 @@ class LogSink:
                 return
             if self._write(*entry):
                 pause = _FIRST_PAUSE
-            elif not self._closing.wait(pause):
+            elif self._impatient.wait(pause):
+                pause = _FIRST_PAUSE
+                if not self._closing.is_set():
+                    self._impatient.clear()
+            else:
                 pause = min(pause * 2, _LAST_PAUSE)
 
     def _write(self, stream: Stream, lines: Lines, count: int) -> bool:
@@ -266,8 +300,10 @@ class LogSink:
                 self._settle(stream, written, whole - start, "written")
                 if error is not None:
                     self._settle(stream, count, size - whole, "failed", error)
-                    # Half a line may be left behind. The next write ends it first, so that only it is broken.
-                    self._torn = self._torn or start + done > whole
+                    # Half a line may be left behind. It is removed, or the next write ends it first.
+                    half = start + done - whole
+                    if half and not (self._own_file and take_back(self.fd, half)):
+                        self._torn = True
                     return False
                 start = end
         return True
@@ -278,7 +314,8 @@ class LogSink:
         done = 0
         try:
             if self._torn:
-                os.write(self.fd, b"\n")
+                if ends_within_a_line(self.fd):
+                    os.write(self.fd, b"\n")
                 self._torn = False
             while done < len(piece):
                 try:
@@ -332,6 +369,15 @@ def descriptor_of(stream: TextIO | None) -> int | None:
     with suppress(OSError, ValueError, AttributeError):
         return stream.fileno()
     return None
+
+
+def stdout_descriptor() -> int | None:
+    """Return the descriptor of standard output; None when the process has none.
+
+    An object in its place, such as a test's or a notebook's, is passed by.
+    """
+    fd = descriptor_of(sys.stdout)
+    return descriptor_of(sys.__stdout__) if fd is None and sys.stdout is not None else fd
 
 
 def is_terminal(fd: int | None) -> bool:

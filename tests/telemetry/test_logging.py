@@ -1,5 +1,6 @@
 """Server and application logs: their form, that they never disturb, and whose logging is whose."""
 
+import errno
 import io
 import json
 import logging
@@ -381,11 +382,14 @@ def test_a_configured_structlog_is_left_alone(err):
 # --- Standard error -----------------------------------------------------------------------------
 
 
-def test_a_process_without_standard_error_stays_silent(monkeypatch):
+def test_without_standard_error_lines_are_dropped_and_counted(monkeypatch):
     stderr_is(monkeypatch, None)
-    configure_logging(FakeSettings())
+    counted = Counted()
+    configure_logging(FakeSettings(), counted)
     server_logger().error("x")
-    assert server_sink() is None
+    server_sink().flush()
+    assert counted.results == [("server", "dropped", 1)]
+    assert counted.errors == [errno.EBADF]
 
 
 def test_a_standard_error_that_fails_is_not_the_callers_problem(monkeypatch):
@@ -408,9 +412,13 @@ class Descriptor(io.StringIO):
 class Counted:
     def __init__(self):
         self.results = []
+        self.errors = []
 
     def add(self, stream, result, n=1):
         self.results.append((stream, result, n))
+
+    def write_error(self, error):
+        self.errors.append(error.errno)
 
     def write_seconds(self, seconds):
         pass

@@ -11,7 +11,9 @@ from collections import Counter
 
 import pytest
 
+from obsserve.telemetry.logfile import LogFile
 from obsserve.telemetry.logsink import (
+    NOWHERE,
     LogSink,
     NoCounters,
     colors_wanted,
@@ -233,7 +235,7 @@ def test_pauses_grow_while_the_descriptor_fails(pipe, monkeypatch):
     os.close(reader)
     counted = Counted()
     sink = LogSink(writer, capacity_bytes=1 << 20, counters=counted)
-    monkeypatch.setattr(sink._closing, "wait", lambda seconds: pauses.append(seconds))
+    monkeypatch.setattr(sink._impatient, "wait", lambda seconds: pauses.append(seconds))
     for number in range(9):
         sink.offer(line(number))
     flushed(sink, counted, "failed", 9)
@@ -263,6 +265,16 @@ def test_a_closed_descriptor_is_counted():
     flushed(sink, counted, "failed", 3)
     sink.close(10)
     assert counted.errors == {"EBADF": 1}
+
+
+def test_lines_to_nowhere_are_dropped_and_the_cause_is_counted():
+    counted = Counted()
+    sink = LogSink(NOWHERE, capacity_bytes=1 << 20, counters=counted)
+    sink.offer(lines(0, 3))
+    sink.close(10)
+    assert counted.of("dropped") == 3
+    assert counted.errors == {"EBADF": 1}
+    assert sink._thread is None
 
 
 def test_partial_writes_are_continued(tmp_path, monkeypatch):
@@ -402,3 +414,69 @@ def test_counting_nothing_has_the_form_of_counting():
     nothing.write_error(OSError())
     nothing.write_seconds(1.0)
     nothing.set_queue(1, 2)
+
+
+class FullFor:
+    """`os.write` on a disk with room for some bytes, until somebody makes more."""
+
+    def __init__(self, room):
+        self.room = room
+        self._write = os.write
+
+    def __call__(self, fd, data):
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, "full")
+        done = self._write(fd, data[: self.room])
+        self.room -= done
+        return done
+
+
+def test_half_a_line_is_taken_back_from_a_file_of_our_own(tmp_path, monkeypatch):
+    """Another process's next line would be glued to it."""
+    disk = FullFor(150)
+    monkeypatch.setattr(os, "write", disk)
+    counted = Counted()
+    file = LogFile(str(tmp_path / "log"))
+    sink = LogSink(file.fd, capacity_bytes=1 << 20, counters=counted, own_file=True)
+    sink.offer(lines(0, 3))
+    flushed(sink, counted, "failed", 2)
+    assert (tmp_path / "log").read_bytes() == line(0)
+    disk.room = 1 << 20
+    sink.offer(lines(3, 5))
+    sink.close(10)
+    file.close()
+    assert (tmp_path / "log").read_bytes() == line(0) + lines(3, 5)
+    assert counted.of("written") == 3
+
+
+def test_half_a_line_of_a_killed_process_is_ended(tmp_path):
+    (tmp_path / "log").write_bytes(line(0) + b"half")
+    file = LogFile(str(tmp_path / "log"))
+    sink = LogSink(file.fd, capacity_bytes=1 << 20, own_file=True)
+    sink.offer(lines(1, 3))
+    sink.close(10)
+    assert (tmp_path / "log").read_bytes() == line(0) + b"half\n" + lines(1, 3)
+
+
+def test_a_reopened_file_ends_the_pause_after_a_failure(tmp_path, monkeypatch):
+    disk = FullFor(0)
+    monkeypatch.setattr(os, "write", disk)
+    counted = Counted()
+    file = LogFile(str(tmp_path / "log"))
+    sink = LogSink(file.fd, capacity_bytes=1 << 20, counters=counted, own_file=True)
+    monkeypatch.setattr("obsserve.telemetry.logsink._FIRST_PAUSE", 60.0)
+    sink.offer(line(0))
+    flushed(sink, counted, "failed", 1)
+    sink.offer(line(1))
+    disk.room = 1 << 20
+    os.rename(tmp_path / "log", tmp_path / "log.1")
+    done = []
+    file.reopen(done.append)
+    until(lambda: done)
+    assert done == [None]
+    sink.reopened(None)
+    flushed(sink, counted, "written", 1)
+    sink.close(10)
+    file.close()
+    assert (tmp_path / "log").read_bytes() == line(1)
+    assert (tmp_path / "log.1").read_bytes() == b""
