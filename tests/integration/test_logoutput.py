@@ -97,7 +97,7 @@ def test_a_file_that_cannot_be_opened_is_one_line_and_exit_code_3(serve, tmp_pat
         "apps:plain", "--port", "0", "--access-log-file", str(tmp_path / "a" / "b"), *arguments, wait=False
     )
     assert server.process.wait(20) == 3
-    said = server.stderr_path.read_text().splitlines()[-1]
+    (said,) = [x for x in server.stderr_path.read_text().splitlines() if x.startswith("obsserve: error: ")]
     assert "No such file or directory" in said
     assert "--access-log-file" in said
     assert "Traceback" not in server.stderr_path.read_text()
