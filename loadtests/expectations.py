@@ -102,4 +102,67 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         },
         collector=True,
     ),
+    "upload": Scenario(
+        "Do bodies of every kind arrive whole, and are those that are too large refused?",
+        SOUND
+        | {
+            "upload_bytes_disagreement": exactly(0),
+            "client_p95_seconds": at_most(1),
+            "rss_bytes_by_request": at_most(64 * 1024),
+        },
+        server=("--limit-request-body", "600000"),
+    ),
+    "download_stream": Scenario(
+        "Do large bodies arrive whole, and events when they happen?",
+        SOUND
+        | {
+            "server_errors": exactly(0),
+            "download_bytes_missing": exactly(0),
+            "first_event_p95_seconds": at_most(0.5),
+            "event_gap_p95_seconds": at_most(0.5),
+        },
+    ),
+    "keepalive_churn": Scenario(
+        "Can connections come and go without anybody noticing, and without any left behind?",
+        SOUND
+        | {
+            "connections_disagreement": exactly(0),
+            "idle_closes": at_least(3),
+            "requests_by_connection": at_least(1.2),
+            "fds_by_second": at_most(1),
+        },
+        server=("--timeout-keep-alive", "1"),
+    ),
+    "slow_clients": Scenario(
+        "Do clients who send or read slowly harm the others?",
+        {
+            "reconciled": YES,
+            "failed_share": exactly(0),
+            "unplanned_restarts": exactly(0),
+            "slow_heads": at_least(4),
+            "header_timeouts_disagreement": exactly(0),
+            "stuck_readers": at_least(3),
+            "write_timeouts_disagreement": exactly(0),
+            "bystander_p95_seconds": at_most(0.5),
+        },
+        server=("--timeout-request-header", "2", "--timeout-write", "3"),
+    ),
+    "spike": Scenario(
+        "Does it get through a sudden rush, and is all well afterwards?",
+        SOUND | {"corrected_p95_seconds": at_most(2), "settled_p95_seconds": at_most(0.5)},
+    ),
+    "soak": Scenario(
+        "Does anything grow that should not?",
+        SOUND
+        | {
+            "rss_bytes_by_request": at_most(4096),
+            "fds_by_second": at_most(0.5),
+            "server_ttfb_p95_seconds": at_most(0.1),
+        },
+    ),
+    "ramp_to_break": Scenario(
+        "At which rate does it leave its SLO?",
+        SOUND | {"knee_rate": at_least(50)},
+        server=("--limit-concurrency", "10"),
+    ),
 }

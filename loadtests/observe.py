@@ -47,6 +47,7 @@ class Observer:
         self.facts = {}  # what a scenario found out besides
         self.concluders = []  # called with the story before it is judged
         self.timeline = []
+        self.progress_seconds = 2.0  # a scenario may want more lines
         self.options = None
         self.environment = None
         self.first = self.last = None  # readings of the server's metrics
@@ -88,7 +89,9 @@ class Observer:
         group.add_argument(
             "--report", metavar="DIRECTORY", help="Write SCENARIO.html and SCENARIO.json there."
         )
-        group.add_argument("--progress-seconds", type=float, default=2.0, help="Between two lines.")
+        group.add_argument(
+            "--progress-seconds", type=float, default=self.progress_seconds, help="Between two lines."
+        )
         group.add_argument(
             "--shared-server", action="store_true", help="Others use the server too: do not compare counts."
         )
@@ -159,7 +162,7 @@ class Observer:
             response_time / 1000,
             status,
             exception,
-            cut=isinstance(exception, (OSError, HTTPParseError)),
+            cut=context.get("cut", False) or isinstance(exception, (OSError, HTTPParseError)),
             late=context.get("late", 0.0),
             trace_id=context.get("trace_id", ""),
             exchange=context.get("exchange", True),

@@ -68,6 +68,8 @@ def summary(story: Story, findings: Sequence[Finding]) -> str:
         text.append(
             f"  access log: {story.lines['lines']} lines of {story.lines['requests']} requests of this run"
         )
+    if ledger.abandoned:
+        text.append(f"  given up by their users: {ledger.abandoned}")
     text += [f"  {key}: {value}" for key, value in story.facts.items() if isinstance(value, str)]
     text += [f"  failure: {count} × {said}" for said, count in ledger.errors.most_common(3)]
     text += [f"ok      {one}" for one in findings if one.kept]

@@ -197,6 +197,8 @@ def knee(
 ) -> Knee | None:
     """Find the highest step of a ramp that kept the server's TTFB p95 and its share of 503s within bounds.
 
+    One step that leaves them, followed by one that does not, was a hiccup.
+
     Args:
         timeline: the run; the intervals with as many users are one step, whose first does not count.
         ttfb_p95: bound in seconds.
@@ -207,24 +209,32 @@ def knee(
     for one in timeline:
         if one.users:
             steps.setdefault(one.users, []).append(one)
-    best = Knee(0.0, 0, None, None)
+    best, broken = Knee(0.0, 0, None, None), None
     for users, points in sorted(steps.items()):
-        settled = points[1:] or points
-        seconds = sum(one.seconds for one in settled)
-        rate = sum(one.good * one.seconds for one in settled) / seconds
-        sent = sum(one.sent * one.seconds for one in settled)
-        refused = sum(one.refused * one.seconds for one in settled) / sent if sent else 0.0
-        slowest = [one.server["p95"] for one in settled if one.server.get("p95") is not None]
-        p95 = sorted(value for value in slowest if value is not None)[len(slowest) // 2] if slowest else 0.0
-        reasons = []
-        if p95 > ttfb_p95:
-            reasons.append(f"the server's TTFB p95 is {p95 * 1e3:.0f} ms")
-        if refused > refused_share:
-            reasons.append(f"{refused:.1%} of the requests are refused")
-        if reasons:
-            return Knee(best.rate, best.users, users * offered_by_user, " and ".join(reasons))
-        best = Knee(rate, users, None, None)
-    return best if best.users else None
+        rate, reason = _judge_step(points[1:] or points, ttfb_p95, refused_share)
+        if reason is None:
+            best, broken = Knee(rate, users, None, None), None
+        elif broken is not None:  # twice in a row: no hiccup
+            return broken
+        else:
+            broken = Knee(best.rate, best.users, users * offered_by_user, reason)
+    return broken or (best if best.users else None)
+
+
+def _judge_step(points: Sequence[Point], ttfb_p95: float, refused_share: float) -> tuple[float, str | None]:
+    """Return the rate of good answers in a step, and what left the SLO there."""
+    seconds = sum(one.seconds for one in points)
+    rate = sum(one.good * one.seconds for one in points) / seconds
+    sent = sum(one.sent * one.seconds for one in points)
+    refused = sum(one.refused * one.seconds for one in points) / sent if sent else 0.0
+    p95s = sorted(p95 for one in points if (p95 := one.server.get("p95")) is not None)
+    p95 = p95s[len(p95s) // 2] if p95s else 0.0
+    reasons = []
+    if p95 > ttfb_p95:
+        reasons.append(f"the server's TTFB p95 is {p95 * 1e3:.0f} ms")
+    if refused > refused_share:
+        reasons.append(f"{refused:.1%} of the requests are refused")
+    return rate, " and ".join(reasons) or None
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from loadtests.scrape import TTFB
+from loadtests.scrape import DURATION, TTFB
 from loadtests.story import growth, lag_max, spans_waiting
 
 if TYPE_CHECKING:
@@ -198,6 +198,23 @@ def _spans_unexplained(story: Story) -> float | None:
     return _share(max(missing, 0.0), started)
 
 
+def _server_errors(story: Story) -> float | None:
+    if story.between is None:
+        return None
+    return sum(count for error, count in story.between.by(f"{DURATION}_count", "error_type").items() if error)
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else max(0.0, -value)
+
+
+def _settled_p95(story: Story) -> float | None:
+    """Take the median over the last intervals of the run, a fifth of it."""
+    loaded = [one.corrected["p95"] for one in story.timeline if one.users]
+    last = sorted(value for value in loaded[-max(1, len(loaded) // 5) :] if value is not None)
+    return last[len(last) // 2] if last else None
+
+
 MESSAGES: Final = "obsserve_websocket_messages_total"
 
 MEASURES: Final[Mapping[str, Measure]] = {
@@ -285,6 +302,57 @@ MEASURES: Final[Mapping[str, Measure]] = {
         server=True,
     ),
     "abnormal_closes": Measure("WebSockets that ended otherwise than with 1000", "", _abnormal_closes),
+    "server_errors": Measure("requests that the server holds for failed", "", _server_errors, server=True),
+    "upload_bytes_disagreement": Measure(
+        "bytes of bodies the server received, less those that were sent",
+        "",
+        _agree("bytes_sent", "obsserve_http_request_body_bytes_total"),
+        server=True,
+    ),
+    "download_bytes_missing": Measure(
+        "bytes that arrived beyond those the server says it sent",
+        "",
+        lambda story: _negative(_agree("bytes_received", "obsserve_http_response_body_bytes_total")(story)),
+        server=True,
+    ),
+    "first_event_p95_seconds": Measure("p95 until the first event", "s", _named("SSE first event", 0.95)),
+    "event_gap_p95_seconds": Measure("p95 between two events", "s", _named("SSE gap", 0.95)),
+    "connections_disagreement": Measure(
+        "connections the server accepted, less those that were made",
+        "",
+        _agree("connections", "obsserve_connections_accepted_total"),
+        server=True,
+    ),
+    "idle_closes": Measure(
+        "idle connections that the server closed",
+        "",
+        _grown("obsserve_connections_closed_total", reason="keepalive_timeout"),
+        server=True,
+    ),
+    "requests_by_connection": Measure(
+        "requests on each connection",
+        "",
+        lambda story: _share(story.ledger.sent, story.ledger.tallies["connections"]),
+    ),
+    "header_timeouts_disagreement": Measure(
+        "408s for slow heads as the server counts them, less those that arrived",
+        "",
+        _agree("slow_heads", "obsserve_http_protocol_errors_total", reason="header_timeout"),
+        server=True,
+    ),
+    "slow_heads": Measure("heads that never ended and got their 408", "", _tally("slow_heads")),
+    "write_timeouts_disagreement": Measure(
+        "connections closed because nobody read, less those who had stopped",
+        "",
+        _agree("stuck", "obsserve_connections_closed_total", reason="write_timeout"),
+        server=True,
+    ),
+    "stuck_readers": Measure("readers who had stopped and were cut off", "", _tally("stuck")),
+    "bystander_p95_seconds": Measure("p95 of those who do nothing unusual", "s", _named("GET /fast", 0.95)),
+    "settled_p95_seconds": Measure(
+        "p95 at the client, from when the request was due, at the end of the run", "s", _settled_p95
+    ),
+    "knee_rate": Measure("the knee: good answers each second", "", _fact("knee_rate")),
     "rss_bytes_by_request": Measure(
         "growth of a worker's memory with each request", "bytes", _rss_by_request, server=True
     ),

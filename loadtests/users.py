@@ -7,8 +7,10 @@ import random
 import time
 
 import geventhttpclient.client
-from locust import FastHttpUser
+from geventhttpclient.connectionpool import ConnectionPool
+from locust import FastHttpUser, User
 from locust.contrib.fasthttp import FastHttpSession
+from locust.user.task import LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
 
 from loadtests.observe import OBSERVER
 
@@ -20,6 +22,18 @@ _numbers = itertools.count()
 if not hasattr(geventhttpclient.client, "_may_retry_after_send_error"):
     raise ImportError("this release of geventhttpclient cannot be kept from repeating requests")
 geventhttpclient.client._may_retry_after_send_error = lambda _method: False  # noqa: SLF001
+
+
+_create_socket = ConnectionPool._create_socket  # noqa: SLF001
+
+
+def _counted(pool):
+    made = _create_socket(pool)
+    OBSERVER.books.tallies["connections"] += 1
+    return made
+
+
+ConnectionPool._create_socket = _counted  # noqa: SLF001  (no other place sees a connection that was made)
 
 
 class ObservedSession(FastHttpSession):
@@ -34,7 +48,21 @@ class ObservedSession(FastHttpSession):
         )
 
 
-class ObservedUser(FastHttpUser):
+class LeavesInPeace:
+    """A user who, when told to go while waiting, begins nothing any more.
+
+    Locust kills who waits; one whose wait is over at this very moment would otherwise be killed in the middle of
+    its next request.
+    """
+
+    def stop(self, force=False):
+        waiting = self._state == LOCUST_STATE_WAITING
+        if waiting:
+            self._state = LOCUST_STATE_STOPPING
+        return super().stop(force=force or waiting)
+
+
+class ObservedUser(LeavesInPeace, FastHttpUser):
     """Whoever sends HTTP requests: closed-loop, the next one when the last is answered."""
 
     abstract = True
@@ -90,6 +118,40 @@ class PacedUser(ObservedUser):
 
     def context(self):
         return {"late": max(0.0, time.perf_counter() - self.due)}
+
+
+class HandmadeUser(LeavesInPeace, User):
+    """Speaks to the server by means of its own, and enters what it does in the books."""
+
+    abstract = True
+
+    def begin(self):
+        """Count an exchange, before it is sent. Return the headers that mark it."""
+        OBSERVER.books.begun += 1
+        self.trace_id, traceparent = OBSERVER.trace()
+        return {"User-Agent": OBSERVER.user_agent, "traceparent": traceparent, "X-Request-ID": self.trace_id}
+
+    def fire(self, kind, name, began, error=None, *, exchange=True, status=0, cut=False):
+        """Enter how it went.
+
+        Args:
+            kind: a method, or WS, or SSE.
+            name: what it is called in the report.
+            began: when, seconds of `time.perf_counter`.
+            error: why it failed, None if it did not.
+            exchange: False for what is only a part of one.
+            status: of the response, 0 if there was none.
+            cut: whether the response was cut short.
+        """
+        self.environment.events.request.fire(
+            request_type=kind,
+            name=name,
+            response_time=(time.perf_counter() - began) * 1000,
+            response_length=0,
+            exception=error,
+            context={"exchange": exchange, "status": status, "cut": cut, "trace_id": self.trace_id},
+            response=None,
+        )
 
 
 def pause(shortest, longest):

@@ -11,26 +11,24 @@ import time
 import gevent
 import gevent.event
 import websocket
-from locust import User, task
+from locust import task
 from websocket import ABNF
 
 from loadtests.observe import OBSERVER
 from loadtests.shapes import Phase, Phases
-from loadtests.users import pause
+from loadtests.users import HandmadeUser, pause
 
 PATIENCE_SECONDS = 10.0
 
 
-class Member(User):
+class Member(HandmadeUser):
     wait_time = pause(0.1, 0.5)
 
     def on_start(self):
         self.name = f"{random.getrandbits(48):012x}"
         self.heard = gevent.event.Event()
         self.said = 0
-        trace_id, traceparent = OBSERVER.trace()
-        headers = {"User-Agent": OBSERVER.user_agent, "traceparent": traceparent, "X-Request-ID": trace_id}
-        OBSERVER.books.begun += 1
+        headers = self.begin()
         began, status, error = time.perf_counter(), 101, None
         self.socket = None
         try:
@@ -39,22 +37,11 @@ class Member(User):
             self.socket.settimeout(None)
         except (OSError, websocket.WebSocketException) as problem:
             status, error = getattr(problem, "status_code", 0), problem
-        self.fire("connect", began, error, exchange=True, status=status, trace_id=trace_id)
+        self.fire("WS", "connect", began, error, status=status)
         if self.socket is None:
             self.wait()
             return
         self.listener = gevent.spawn(self.listen)
-
-    def fire(self, name, began, error=None, **context):
-        self.environment.events.request.fire(
-            request_type="WS",
-            name=name,
-            response_time=(time.perf_counter() - began) * 1000,
-            response_length=0,
-            exception=error,
-            context={"exchange": False, **context},
-            response=None,
-        )
 
     @task
     def say(self):
@@ -66,7 +53,7 @@ class Member(User):
         self.socket.send(f"{self.name} {self.said} {began}")
         OBSERVER.books.tallies["ws_sent"] += 1
         came = self.heard.wait(PATIENCE_SECONDS)
-        self.fire("echo", began, None if came else TimeoutError("the message did not come back"))
+        self.fire("WS", "echo", began, None if came else TimeoutError("it did not come back"), exchange=False)
 
     def listen(self):
         """Read until the other side has said goodbye, so that no message goes uncounted."""
@@ -85,7 +72,7 @@ class Member(User):
     def hear(self, name, number, began):
         OBSERVER.books.tallies["ws_received"] += 1
         if name != self.name:
-            self.fire("fan-out", float(began))
+            self.fire("WS", "fan-out", float(began), exchange=False)
         elif int(number) == self.said:
             self.heard.set()
 
