@@ -433,6 +433,10 @@ class Settings:
         help="How many series there are: minimal has no routes, full has the sizes of bodies as well.")
     metrics_body_size: bool = option(False, group=METRICS, check=switch,
         help="Have histograms of the sizes of request and response bodies, whatever the profile.")
+    admin_stacks: bool = option(False, group=METRICS, check=switch,
+        help="Serve /-/stacks on the metrics port: where each task of a worker stands, as places in the code.")
+    admin_log_level: bool = option(False, group=METRICS, check=switch,
+        help="Let PUT /-/loglevel?level=debug on the metrics port change from which level on the server logs.")
     livez_max_stall: float | None = option(None, group=METRICS, check=seconds, metavar="SECONDS", words_for_none=OFF,
         help="/livez fails when the event loop has been blocked for this many seconds.")
     ready_max_stall: float = option(5.0, group=METRICS, check=seconds, metavar="SECONDS",

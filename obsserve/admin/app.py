@@ -11,12 +11,16 @@ import time
 from dataclasses import dataclass, field
 from html import escape
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
+
+from obsserve.admin.inspection import status
+from obsserve.checks import BadValue, log_level
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from obsserve.admin.inspection import Inspection
     from obsserve.telemetry.exposition import Exposition
 
 READY_MAX_STALL: Final = 5.0  # seconds
@@ -26,6 +30,10 @@ _PAGES: Final = {
     "/livez": "is the process alive",
     "/readyz": "is it ready for requests",
     "/startupz": "has it started",
+    "/-/status": "state, figures and configuration",
+    "/-/requests": "what is open",
+    "/-/stacks": "where the tasks stand, if that is allowed",
+    "/-/loglevel": "PUT ?level=debug, if that is allowed",
 }
 
 
@@ -121,9 +129,15 @@ class AdminApp:
     `probe` answers at once. `scrape` may take as long as the slowest collector of the application.
     """
 
-    def __init__(self, state: AdminState, exposition: Exposition) -> None:
+    def __init__(
+        self, state: AdminState, exposition: Exposition, inspection: Inspection | None = None
+    ) -> None:
         self._state = state
         self._exposition = exposition
+        self._inspection = inspection
+        self._pages = {
+            path: what for path, what in _PAGES.items() if inspection or not path.startswith("/-/")
+        }
         self._probes: dict[str, Callable[[], Answer]] = {
             "/": self._index,
             "/livez": self._livez,
@@ -132,12 +146,15 @@ class AdminApp:
         }
 
     def probe(self, request: Request) -> Answer | None:
-        """Answer everything but a scrape, for which it returns None."""
-        if request.path not in _PAGES and request.path != "/":
+        """Answer at once; None for a scrape and the pages under /-/, which may take a moment."""
+        if request.path not in self._pages and request.path != "/":
             return Answer(HTTPStatus.NOT_FOUND, b"not found\n")
-        if request.method not in ("GET", "HEAD"):
+        allowed = ("PUT",) if request.path == "/-/loglevel" else ("GET", "HEAD")
+        if request.method not in allowed:
             return Answer(
-                HTTPStatus.METHOD_NOT_ALLOWED, b"method not allowed\n", headers=(("Allow", "GET, HEAD"),)
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                b"method not allowed\n",
+                headers=(("Allow", ", ".join(allowed)),),
             )
         probe = self._probes.get(request.path)
         return None if probe is None else probe()
@@ -151,6 +168,45 @@ class AdminApp:
         if page.content_encoding is not None:
             headers.append(("Content-Encoding", page.content_encoding))
         return Answer(HTTPStatus.OK, page.body, page.content_type, tuple(headers))
+
+    def inspect(self, request: Request) -> Answer:
+        """Answer a page under /-/."""
+        inspection = self._inspection
+        assert inspection is not None
+        if "origin" in request.headers or request.headers.get("sec-fetch-site", "none") not in (
+            "none",
+            "same-origin",
+        ):
+            # A web page that somebody looks at must not look at their servers.
+            return Answer(HTTPStatus.FORBIDDEN, b"not for other web pages\n")
+        query = parse_qs(request.query)
+        if request.path == "/-/requests":
+            return _json({"requests": inspection.requests()})
+        if request.path == "/-/stacks":
+            return self._stacks(inspection, query.get("worker", [""])[0])
+        if request.path == "/-/loglevel":
+            return self._loglevel(inspection, query.get("level", [""])[0])
+        page = status(inspection.settings, self._state.unready_reasons(), self._exposition.collect())
+        return _json(page)
+
+    @staticmethod
+    def _stacks(inspection: Inspection, worker: str) -> Answer:
+        if not inspection.settings.admin_stacks:
+            return Answer(HTTPStatus.FORBIDDEN, b"turn it on with --admin-stacks\n")
+        if worker and not worker.isdecimal():
+            return Answer(HTTPStatus.BAD_REQUEST, b"worker is the number of a worker\n")
+        return _json({"stacks": inspection.stacks(int(worker) if worker else None)})
+
+    @staticmethod
+    def _loglevel(inspection: Inspection, level: str) -> Answer:
+        if not inspection.settings.admin_log_level:
+            return Answer(HTTPStatus.FORBIDDEN, b"turn it on with --admin-log-level\n")
+        try:
+            number = log_level(level)
+        except BadValue as bad:
+            return Answer(HTTPStatus.BAD_REQUEST, f"{bad.what}; {bad.remedy}\n".encode())
+        inspection.set_level(int(number))
+        return _json({"level": level.lower()})
 
     def _livez(self) -> Answer:
         limit = self._state.livez_max_stall
@@ -177,10 +233,14 @@ class AdminApp:
         reasons = self._state.unready_reasons()
         state = f"not ready: {', '.join(reasons)}" if reasons else "ready"
         links = "".join(
-            f'<li><a href="{path}">{path}</a> {escape(what)}</li>' for path, what in _PAGES.items()
+            f'<li><a href="{path}">{path}</a> {escape(what)}</li>' for path, what in self._pages.items()
         )
         page = (
             '<!doctype html><html lang="en"><meta charset="utf-8"><title>obsserve</title>'
             f"<h1>obsserve</h1><p>{escape(state)}</p><ul>{links}</ul></html>\n"
         )
         return Answer(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
+
+
+def _json(page: dict[str, Any]) -> Answer:
+    return Answer(HTTPStatus.OK, json.dumps(page, indent=1).encode() + b"\n", "application/json")

@@ -21,7 +21,10 @@ from obsserve.admin.app import AdminApp, Answer, BadRequestError, parse_head
 from obsserve.errors import StartupError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from obsserve.admin.app import AdminState, Request
+    from obsserve.admin.inspection import Inspection
     from obsserve.telemetry.exposition import Exposition
 
 MAX_CONNECTIONS: Final = 64
@@ -40,6 +43,7 @@ class AdminServer:
         port: TCP port; 0 for any free one.
         state: what the probes answer from.
         exposition: what /metrics answers with.
+        inspection: what the pages under /-/ ask; without it there are none.
         max_connections: further ones get 503 at once.
 
     """
@@ -51,11 +55,12 @@ class AdminServer:
         state: AdminState,
         exposition: Exposition,
         *,
+        inspection: Inspection | None = None,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         self._host = host
         self._port = port
-        self._app = AdminApp(state, exposition)
+        self._app = AdminApp(state, exposition, inspection)
         self._max_connections = max_connections
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
@@ -63,7 +68,8 @@ class AdminServer:
         self._stopping: asyncio.Event | None = None
         self._serving = threading.Event()
         self._conversations: set[asyncio.Task[None]] = set()
-        self._scrape: asyncio.Future[Answer] | None = None
+        # The scrape and the inspection that are under way.
+        self._running: dict[Callable[[Request], Answer], asyncio.Future[Answer]] = {}
 
     def bind(self) -> None:
         """Take the port, without serving it yet.
@@ -165,31 +171,38 @@ class AdminServer:
             return "GET", Answer(HTTPStatus.BAD_REQUEST, b"bad request\n")
         answer = self._app.probe(request)
         if answer is None:
-            answer = await self._scraped(request)
+            app = self._app
+            work = app.scrape if request.path == "/metrics" else app.inspect
+            answer = await self._on_thread(work, request)
         return request.method, answer
 
-    async def _scraped(self, request: Request) -> Answer:
+    async def _on_thread(self, work: Callable[[Request], Answer], request: Request) -> Answer:
+        """Have an answer made on a thread of its own; one of each kind at a time."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(SCRAPE_DEADLINE):
-                while self._scrape is not None and not self._scrape.done():
-                    await asyncio.wait([self._scrape])
-                scrape = self._scrape = loop.create_future()
-                arguments = (request, loop, scrape)
-                threading.Thread(target=self._scrape_on_thread, args=arguments, daemon=True).start()
-                return await asyncio.shield(scrape)
+                while (under_way := self._running.get(work)) is not None and not under_way.done():
+                    await asyncio.wait([under_way])
+                answer = self._running[work] = loop.create_future()
+                arguments = (work, request, loop, answer)
+                threading.Thread(target=_work, args=arguments, daemon=True).start()
+                return await asyncio.shield(answer)
         except TimeoutError:
             return Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"a collector takes too long\n")
 
-    def _scrape_on_thread(
-        self, request: Request, loop: asyncio.AbstractEventLoop, scrape: asyncio.Future[Answer]
-    ) -> None:
-        try:
-            answer = self._app.scrape(request)
-        except Exception as fault:  # noqa: BLE001 - whatever it is, the scraper is told
-            answer = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"the scrape failed: {fault!r}\n".encode())
-        with contextlib.suppress(RuntimeError):  # the server has stopped meanwhile
-            loop.call_soon_threadsafe(_resolve, scrape, answer)
+
+def _work(
+    work: Callable[[Request], Answer],
+    request: Request,
+    loop: asyncio.AbstractEventLoop,
+    future: asyncio.Future[Answer],
+) -> None:
+    try:
+        answer = work(request)
+    except Exception as fault:  # noqa: BLE001 - whatever it is, the scraper is told
+        answer = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"the {work.__name__} failed: {fault!r}\n".encode())
+    with contextlib.suppress(RuntimeError):  # the server has stopped meanwhile
+        loop.call_soon_threadsafe(_resolve, future, answer)
 
 
 def _resolve(scrape: asyncio.Future[Answer], answer: Answer) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from obsserve.admin.app import AdminState
 from obsserve.admin.server import AdminServer
 from obsserve.http.parser import parser_class
+from obsserve.server.fleetinspection import FleetInspection
 from obsserve.server.listeners import listener_name
 from obsserve.telemetry import appsnapshots, catalogue, runtime
 from obsserve.telemetry.appsnapshots import SnapshotCollector
@@ -67,7 +68,8 @@ class Fleet:
         self.desired = settings.workers
         self.regions = Regions()
         self.app_metrics = SnapshotCollector(self._asks)
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop_of_channels = asyncio.get_running_loop()
+        self.inspection = FleetInspection(settings, lambda: tuple(self.workers), loop_of_channels)
         self.restarts = dict.fromkeys(catalogue.RESTART_REASONS, 0)
         self.reloads = dict.fromkeys(catalogue.RELOAD_RESULTS, 0)
         self._reloaded_at = time.time()
@@ -97,7 +99,9 @@ class Fleet:
         if settings.metrics_port is not None:
             resource = runtime.target_resource(settings.service_name, service_instance_id, __version__)
             exposition = Exposition(self.regions, sources, app=self.app_metrics.collect, resource=resource)
-            self._admin = AdminServer(settings.metrics_host, settings.metrics_port, state, exposition)
+            self._admin = AdminServer(
+                settings.metrics_host, settings.metrics_port, state, exposition, inspection=self.inspection
+            )
             self._admin.bind()
 
     def start(self) -> None:

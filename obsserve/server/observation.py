@@ -242,6 +242,7 @@ class Observation:
             return
         from obsserve.admin.app import AdminState  # noqa: PLC0415
         from obsserve.admin.server import AdminServer  # noqa: PLC0415
+        from obsserve.server.inspection import ProcessInspection  # noqa: PLC0415
         from obsserve.telemetry import runtime  # noqa: PLC0415
         from obsserve.telemetry.cells import CellsReader  # noqa: PLC0415
         from obsserve.telemetry.exposition import Exposition  # noqa: PLC0415
@@ -263,7 +264,13 @@ class Observation:
         )
         resource = runtime.target_resource(settings.service_name, self._instance, __version__)
         exposition = Exposition([self._reader], sources, resource=resource)
-        self._admin = AdminServer(settings.metrics_host, settings.metrics_port, state, exposition)
+        self._admin = AdminServer(
+            settings.metrics_host,
+            settings.metrics_port,
+            state,
+            exposition,
+            inspection=ProcessInspection(settings, lambda: self._state, self._worker),
+        )
         self._admin.bind()
 
     def start(self) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.errors import StartupError
 from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
-from obsserve.server import listeners
+from obsserve.server import inspection, listeners
 from obsserve.server.fleet import Fleet
 from obsserve.server.servicemanager import ServiceManager
 from obsserve.server.vitals import STACK_WAIT, Vitals
@@ -382,6 +382,8 @@ class Supervisor:
             )
         elif kind == appsnapshots.MESSAGE:
             self.fleet.received(worker, message)
+        elif kind == inspection.FOUND:
+            self.fleet.inspection.received(worker, message)
         elif kind == "recycle":
             self.recycle(worker, message["reason"])
         elif kind == "draining" and worker.state == "ready" and not self.stopping:

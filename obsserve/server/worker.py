@@ -19,12 +19,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.errors import ObsserveError, StartupError
+from obsserve.server import inspection
 from obsserve.server.channel import WorkerChannel
+from obsserve.server.inspection import ProcessInspection
 from obsserve.server.seat import Seat
 from obsserve.server.server import Server
 from obsserve.telemetry import appsnapshots, catalogue
 from obsserve.telemetry.appsnapshots import SnapshotSender
 from obsserve.telemetry.cells import Cells, Family
+from obsserve.telemetry.logging import set_server_level
 
 if TYPE_CHECKING:
     import socket
@@ -127,6 +130,11 @@ class WorkerServer(Server):
             lambda **fields: self.channel.send(appsnapshots.MESSAGE, **fields), lambda: errors.add(1.0)
         )
         self.channel.receivers[appsnapshots.MESSAGE] = self._snapshots.asked
+        self._inspection = ProcessInspection(
+            self.config.settings, lambda: getattr(self, "server_state", None), post.slot
+        )
+        self.channel.receivers[inspection.ASK] = self._inspected
+        self.channel.receivers[inspection.LEVEL] = lambda message: set_server_level(int(message["level"]))
 
     def serve_slot(self) -> ObsserveError | None:
         """Import the application and serve it; return why it could not start."""
@@ -179,6 +187,10 @@ class WorkerServer(Server):
     def terminate(self, _sig: int, _frame: object) -> None:
         """Drain: the handler of SIGTERM."""
         self._drain()
+
+    def _inspected(self, message: dict[str, Any]) -> None:
+        found = self._inspection.answer(message)
+        self.channel.send(inspection.FOUND, number=message["number"], found=found)
 
     def _drain(self) -> None:
         if self._importing:

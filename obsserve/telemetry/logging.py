@@ -158,6 +158,12 @@ def server_logger() -> ServerLogger:
     return cast("ServerLogger", logger.bind())
 
 
+def set_server_level(level: int) -> None:
+    """Have the loggers of the server log from this level on."""
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(level)
+
+
 def server_sink() -> LogSink | None:
     """Return the sink of the server's logs: give it counters, and flush it, to have them counted."""
     return _state.sink
