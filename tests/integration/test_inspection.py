@@ -42,7 +42,12 @@ def test_open_requests_show_where_they_are_and_no_query(site):
         with socket.create_connection((host, int(port))) as slow:
             slow.sendall(head)
             rows = wait_for(
-                lambda: (rows := requests(server)) and sum(map(bool, (row["http_route"] for row in rows))) == 2 and rows, "two open requests"
+                lambda: (
+                    (rows := requests(server))
+                    and sum(map(bool, (row["http_route"] for row in rows))) == 2
+                    and rows
+                ),
+                "two open requests",
             )
             shown = {row["url_path"]: row for row in rows}
             sleeping, uploading = shown["/sleep/60"], shown["/upload"]
