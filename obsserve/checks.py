@@ -126,8 +126,8 @@ def one_of_or_import(choices: tuple[str, ...], what: str) -> Check:
     return check
 
 
-def http_parser(choices: tuple[str, ...]) -> Check:
-    """Accept a parser's name, or a protocol class with uvicorn's constructor: itself, or as module:Class."""
+def protocol_class(choices: tuple[str, ...]) -> Check:
+    """Accept the name of one of our own, or a protocol class with uvicorn's constructor: itself, or as module:Class."""
     named = one_of_or_import(choices, "a protocol class")
 
     def check(value: Any) -> Any:

@@ -151,6 +151,8 @@ class Config:
         """The class that takes a connection over when a WebSocket is asked for; None when none is served."""
         if self.settings.ws == "none":
             return None
+        if (custom := self.custom_websocket_class()) is not None:
+            return custom
         from obsserve.websocket.connection import WebSocketConnection  # noqa: PLC0415  (see above)
 
         return WebSocketConnection
@@ -330,12 +332,15 @@ class Config:
         Raises:
             StartupError: there is none under that name.
         """
-        http = self.settings.http
-        if isinstance(http, str):
-            if ":" not in http:
-                return None
-            return _imported(http, "the HTTP protocol class")  # type: ignore[no-any-return]
-        return http
+        return _protocol_class(self.settings.http, "the HTTP protocol class")
+
+    def custom_websocket_class(self) -> type[asyncio.Protocol] | None:
+        """Return the protocol class that `ws` names or is; None when it names a codec of the server.
+
+        Raises:
+            StartupError: there is none under that name.
+        """
+        return _protocol_class(self.settings.ws, "the WebSocket protocol class")
 
     def get_loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop] | None:
         """Return what makes the event loop; None leaves it to asyncio's policy.
@@ -370,6 +375,12 @@ class Config:
             AttributeError: always, as in uvicorn since 0.36.
         """
         raise AttributeError("there is no setup_event_loop; get_loop_factory() returns what makes the loop")
+
+
+def _protocol_class(value: str | type[Any], what: str) -> type[asyncio.Protocol] | None:
+    if not isinstance(value, str):
+        return value
+    return _imported(value, what) if ":" in value else None
 
 
 def _imported(name: str, what: str) -> Any:

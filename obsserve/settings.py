@@ -26,11 +26,11 @@ from obsserve.checks import (
     filled_text,
     header,
     header_name,
-    http_parser,
     log_level,
     one_of,
     one_of_or_import,
     permissions,
+    protocol_class,
     ratio,
     seconds,
     seconds_or_zero,
@@ -273,7 +273,7 @@ class Settings:
     ready_min_workers: int = option(1, group=WORKERS, check=whole(1), metavar="NUMBER",
         help="/readyz fails when fewer workers than this are ready and responsive.")
 
-    http: str | type[Any] = option("auto", group=PROTOCOL, check=http_parser(get_args(HTTPParser)), choices=get_args(HTTPParser), metavar="auto|httptools|h11|MODULE:CLASS",
+    http: str | type[Any] = option("auto", group=PROTOCOL, check=protocol_class(get_args(HTTPParser)), choices=get_args(HTTPParser), metavar="auto|httptools|h11|MODULE:CLASS",
         help="The HTTP/1.1 parser; auto: httptools if installed, else h11. A protocol class written for uvicorn is served without telemetry.")
     loop: str = option("auto", group=PROTOCOL, check=one_of_or_import(get_args(Loop), "a loop factory"), choices=get_args(Loop), metavar="auto|asyncio|uvloop|none|MODULE:FACTORY",
         help="The event loop; auto: uvloop if installed, else asyncio; none: what asyncio's policy makes.")
@@ -348,8 +348,8 @@ class Settings:
     callback_notify: Callable[[], Awaitable[None]] | None = option(None, group=TIMEOUTS, check=awaited, metavar="FUNCTION", from_python_only=True,
         help="A coroutine function that tells somebody that the server is alive.")
 
-    ws: WebSocketCodec = option("auto", group=WEBSOCKETS, choices=get_args(WebSocketCodec),
-        help="The WebSocket codec; auto: websockets if installed, else wsproto, else none.")
+    ws: str | type[Any] = option("auto", group=WEBSOCKETS, check=protocol_class(get_args(WebSocketCodec)), choices=get_args(WebSocketCodec), metavar="auto|none|websockets|wsproto|MODULE:CLASS",
+        help="The WebSocket codec; auto: websockets if installed, else wsproto, else none. Of a protocol class written for uvicorn only the handshakes are observed.")
     ws_max_size: int = option(16 * 1024 * 1024, group=WEBSOCKETS, check=whole(1), metavar="BYTES",
         help="The largest message, in bytes; a larger one closes the WebSocket with 1009.")
     ws_max_queue: int = option(32, group=WEBSOCKETS, check=whole(1), metavar="MESSAGES",

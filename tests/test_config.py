@@ -299,6 +299,7 @@ class TestConfig:
             StartupError, match="Error loading the HTTP protocol class. Could not import module"
         ):
             _ = Config(application, http="nowhere:Protocol").http_protocol_class
+        assert Config(application, ws="asyncio:Protocol").ws_protocol_class is asyncio.Protocol
 
     def test_the_loop_is_not_set_up_by_hand(self):
         with pytest.raises(AttributeError, match="get_loop_factory"):

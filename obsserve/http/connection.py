@@ -44,6 +44,9 @@ class Successor(asyncio.Protocol):
     def sweep(self, now: float) -> None:
         """Act on deadlines that have passed."""
 
+    def drain(self) -> None:
+        """Come to an end soon: the server is stopping."""
+
 
 class Connection(Intake):
     """A `ConnectionView` in the making; read there what the public attributes mean.

@@ -162,13 +162,14 @@ class Exchange(Record):
         self.keep_alive = self.plain = False  # the connection speaks HTTP no more, whatever the answer
         self.run = run  # type: ignore[method-assign]
 
-    def switch_protocols(self, head: bytes) -> None:
-        """End the handshake with its 101 response.
+    def switch_protocols(self, head: bytes, status: int = 101) -> None:
+        """End the handshake with its 101 response, or with another that was made elsewhere.
 
         Args:
-            head: the whole response head.
+            head: the whole response head; of another status, the whole response.
+            status: what the head says.
         """
-        self.status = 101
+        self.status = status
         self.first_byte = perf_counter()
         self._write(head)
         self.phase = DONE

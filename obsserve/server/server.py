@@ -33,7 +33,7 @@ from obsserve.server.ticker import INTERVAL, Ticker, http_date
 from obsserve.telemetry import catalogue
 from obsserve.telemetry.logging import adopt_structlog, server_logger
 from obsserve.websocket.codec import codec_named
-from obsserve.websocket.connection import WebSocketConnection, WebSocketOptions
+from obsserve.websocket.connection import WebSocketOptions
 
 if TYPE_CHECKING:
     import socket
@@ -147,6 +147,8 @@ class Server:
             StartupError: an address cannot be bound.
         """
         settings, observation = self._settings, self._observation
+        for custom in (self.config.custom_protocol_class, self.config.custom_websocket_class):
+            custom()  # a mistake in their names is told before anything has begun
         if sockets is not None:
             self._sockets = sockets
         else:
@@ -197,6 +199,13 @@ class Server:
         return state
 
     def _serve_websockets(self) -> None:
+        custom = self.config.custom_websocket_class()
+        if custom is not None:
+            from obsserve.server.customwebsocket import taker  # noqa: PLC0415 - for hardly anybody
+
+            self.server_state.websocket_taker = taker(custom, self.config, self.server_state, self._log)
+            return
+        assert isinstance(self._settings.ws, str)
         chosen = codec_named(self._settings.ws)
         if chosen is not None:
             self.server_state.websocket_taker = WebSocketOptions(self._settings, *chosen).take
@@ -319,7 +328,7 @@ class Server:
         state.drain_started = perf_counter()
         state.draining = True
         for connection in tuple(state.connections):
-            if isinstance(connection.successor, WebSocketConnection):
+            if connection.successor is not None:
                 connection.successor.drain()
         for server in self.servers:
             server.close()
