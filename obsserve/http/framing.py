@@ -52,8 +52,11 @@ def encode_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-# RFC 9112 7.1.1; extensions are ignored, but must not hold what another reader takes for a line end.
-_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]+)(?:;[\t\x20-\x7e\x80-\xff]*)?\r")
+# RFC 9112 7.1.1. Extensions are ignored, but have to be some: names and values as llhttp reads them, which lets a
+# name be empty in front of what follows it.
+_QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+_EXTENSION: Final = b";(?:" + TOKEN + b"|(?=[=;]))(?:=(?:" + TOKEN + b"|" + _QUOTED + b")?)?"
+_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]+)(?:" + _EXTENSION + rb")*\r")
 _TRAILER_LINE: Final = re.compile(TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r")
 # The size of a chunk that is malformed: nothing ends behind it.
 _ENDLESS: Final = 1 << 62

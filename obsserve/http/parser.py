@@ -9,7 +9,6 @@ Differences that remain, none of which moves the boundary of a message:
 - Of a malformed request, the cause that is told may differ where a line has several faults.
 - httptools refuses a line at its first wrong byte, h11 at some of them only when the line is complete.
 - httptools reads RTSP/1.0 and RTSP/1.1 in the place of the version as HTTP of that version.
-- httptools refuses a chunk extension that is malformed; with h11 it may hold anything but control bytes.
 - h11 refuses a chunk size of more than 20 digits, however many of them are zeros.
 """
 
