@@ -149,6 +149,11 @@ class Record:
             flags.append("UP")
         return flags
 
+    @property
+    def present_route(self) -> str:
+        """The template as far as it is known by now; a mount may have more to say."""
+        return self.route or self._announced_route or resolve_route(self.scope)
+
     def learn_route(self) -> str:
         """Take the template of the route that answered, as far as it is known by now."""
         if not self.route:

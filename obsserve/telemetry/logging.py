@@ -298,8 +298,8 @@ class _Envelope:
             "process_pid": os.getpid(),
             "message": event.pop("message", said) if named else str(said),
         }
-        ids = record.ids() if isinstance(record, CorrelatedLogRecord) else {}
-        for name, value in ids.items():
+        facts = record.facts() if isinstance(record, CorrelatedLogRecord) else {}
+        for name, value in facts.items():
             values[name] = value
             if event.get(name) == value:  # as an attribute of the record it came by that way too
                 del event[name]

@@ -110,6 +110,11 @@ class ExchangeView(Protocol):
         ...
 
     @property
+    def present_route(self) -> str:
+        """The route's template while the application still runs; empty as long as none is known."""
+        ...
+
+    @property
     def request_id(self) -> str: ...
     @property
     def method(self) -> str:

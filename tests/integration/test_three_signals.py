@@ -121,6 +121,7 @@ def test_the_same_story_three_times(serve, protocol):
             told = [e for e in app_lines if e.get("request_id") == line["request_id"]]
             assert {e["message"] for e in told} == {"by logging", "by structlog"}
             assert {(e["trace_id"], e["span_id"]) for e in told} == {(line["trace_id"], line["span_id"])}
+            assert {e["http_route"] for e in told} == {"/log/{number}"}
             assert child.name == "work"
     # The session is a child of its handshake.
     (session,) = sessions
