@@ -46,6 +46,8 @@ _WRITE_LIMIT: Final = 256 * 1024
 # Pause after a failed write, doubled with each further failure: a full disk is asked again, not hammered.
 _FIRST_PAUSE: Final = 0.1
 _LAST_PAUSE: Final = 5.0
+# Faults that no waiting mends: a pipe whose reader is gone, a descriptor that was closed.
+_LASTING: Final = frozenset({errno.EPIPE, errno.EBADF})
 
 
 class LogSettings(Protocol):
@@ -273,8 +275,11 @@ class LogSink:
         while (entry := self._queue.get()) is not None:
             if self._abandoned:
                 return
-            if self._write(*entry):
+            error = self._write(*entry)
+            if error is None:
                 pause = _FIRST_PAUSE
+            elif error.errno in _LASTING:
+                continue  # nothing is gained by keeping the lines that wait
             elif self._impatient.wait(pause):
                 pause = _FIRST_PAUSE
                 if not self._closing.is_set():
@@ -282,8 +287,8 @@ class LogSink:
             else:
                 pause = min(pause * 2, _LAST_PAUSE)
 
-    def _write(self, stream: Stream, lines: Lines, count: int) -> bool:
-        """Write these lines; return False when the descriptor failed, with the rest counted as failed."""
+    def _write(self, stream: Stream, lines: Lines, count: int) -> OSError | None:
+        """Write these lines; return what went wrong, with the rest counted as failed."""
         size = len(lines)
         limit = PIPE_LINE_LIMIT if self.is_pipe else _WRITE_LIMIT
         start = 0
@@ -304,9 +309,9 @@ class LogSink:
                     half = start + done - whole
                     if half and not (self._own_file and take_back(self.fd, half)):
                         self._torn = True
-                    return False
+                    return error
                 start = end
-        return True
+        return None
 
     def _write_piece(self, piece: memoryview) -> tuple[int, OSError | None]:
         """Write all of this, however many writes that takes; return how much, and what went wrong."""

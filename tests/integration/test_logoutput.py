@@ -104,9 +104,9 @@ def test_a_file_that_cannot_be_opened_is_one_line_and_exit_code_3(serve, tmp_pat
 
 
 class Bare:
-    """A server that was started without some of its standard streams."""
+    """A server whose standard streams are not files: some of them are closed."""
 
-    def __init__(self, closed, *arguments):
+    def __init__(self, closed, *arguments, stderr=subprocess.DEVNULL):
         self.url, metrics = (f"http://127.0.0.1:{port}" for port in free_ports(2))
         self.metrics_url = f"{metrics}/metrics"
         ports = ("--port", self.url.rpartition(":")[2], "--metrics-port", metrics.rpartition(":")[2])
@@ -114,7 +114,7 @@ class Bare:
             ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "obsserve", *ports, *arguments],
             cwd=HERE,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=stderr,
         )
 
     def get(self, url):
@@ -127,9 +127,11 @@ class Bare:
 
         return wait_for(answer, "an answer")
 
+    def metrics(self):
+        return parse_metrics(self.get(self.metrics_url).text)
+
     def dropped(self, stream):
-        samples = parse_metrics(self.get(self.metrics_url).text)
-        return total(samples, "obsserve_log_records_total", stream=stream, result="dropped")
+        return total(self.metrics(), "obsserve_log_records_total", stream=stream, result="dropped")
 
 
 def free_ports(count):

@@ -229,12 +229,12 @@ def test_a_full_disk_is_counted_and_asked_again_with_pauses():
     assert counted.of("failed") == 5
 
 
-def test_pauses_grow_while_the_descriptor_fails(pipe, monkeypatch):
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_pauses_grow_while_the_descriptor_fails(monkeypatch):
     pauses = []
-    reader, writer = pipe
-    os.close(reader)
     counted = Counted()
-    sink = LogSink(writer, capacity_bytes=1 << 20, counters=counted)
+    fd = os.open("/dev/full", os.O_WRONLY)
+    sink = LogSink(fd, capacity_bytes=1 << 20, counters=counted)
     monkeypatch.setattr(sink._impatient, "wait", lambda seconds: pauses.append(seconds))
     for number in range(9):
         sink.offer(line(number))
@@ -242,6 +242,20 @@ def test_pauses_grow_while_the_descriptor_fails(pipe, monkeypatch):
     until(lambda: len(pauses) == 9)
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
     sink.close(10)
+    os.close(fd)
+
+
+def test_a_pipe_without_a_reader_is_not_waited_for(pipe, monkeypatch):
+    reader, writer = pipe
+    os.close(reader)
+    counted = Counted()
+    sink = LogSink(writer, capacity_bytes=1 << 20, counters=counted)
+    monkeypatch.setattr(sink._impatient, "wait", lambda seconds: pytest.fail("it waits"))
+    for number in range(100):
+        sink.offer(line(number))
+    flushed(sink, counted, "failed", 100)
+    sink.close(10)
+    assert counted.errors == {"EPIPE": 100}
 
 
 def test_a_closed_reader_is_counted(pipe):

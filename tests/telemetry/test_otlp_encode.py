@@ -1,7 +1,7 @@
 """Our bytes are the official encoder's message."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -93,7 +93,6 @@ def ours(record, resource, scope="obsserve", version="1"):
     )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # the machine may be
 @given(RECORDS, st.dictionaries(TEXTS.filter(bool), SCALARS, max_size=3))
 def test_every_span(record, resource):
     record.description = record.description if record.status == 2 else ""
