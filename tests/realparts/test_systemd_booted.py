@@ -14,7 +14,8 @@ from realparts import need
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv"
+# procps has the kill of ExecReload
+PACKAGES = "systemd,systemd-sysv,dbus,procps,python3,python3-venv"
 CHECK = """[Unit]
 After=multi-user.target
 [Service]
