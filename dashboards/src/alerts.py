@@ -75,14 +75,17 @@ def _burn() -> list[Alert]:
 def alerts() -> list[Alert]:
     """Return every alert."""
     restarts = 'reason=~"crash|exit_code|signal|oom_kill|unresponsive|startup_failed"'
+    silent = "up == 0 and on (job, instance) last_over_time(obsserve_build_info[1d])"
     exported = "otel_sdk_exporter_span_exported_total"
     return [
         Alert(
             "Down",
             "critical",
             "5m",
-            "up == 0 and on (job, instance) last_over_time(obsserve_build_info[1d]) or absent(obsserve_build_info)",
-            "{{ $labels.instance }} of {{ $labels.job }} does not answer scrapes",
+            # When no target is left at all, there is no `up` that could be 0.
+            f"{silent} or (absent(obsserve_build_info) unless on () ({silent}))",
+            "{{ if $labels.instance }}{{ $labels.instance }} of {{ $labels.job }} does not answer scrapes"
+            "{{ else }}No instance is scraped{{ end }}",
             "up = {{ $value }}",
             "overview",
             "Nothing is known of this instance; most likely it serves nobody.",
