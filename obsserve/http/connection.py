@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 LINGER: Final = 2.0
 # How long an idle connection is kept while draining, for a request that is already on its way.
 DRAIN_LINGER: Final = 0.5
+# The name of each request's task.
+TASK_NAME: Final = "obsserve-request"
 
 _serial = count(1)
 
@@ -233,13 +235,18 @@ class Connection(Intake):
         exchange.started = True
         exchange.scope = scope_of(exchange)
         context = server.context.copy()
-        if server.hooks.exchange_started is not None:
+        if server.hooks.exchange_started is not None and not exchange.announced:
             exchange.context = context
             self._announce(exchange)
             exchange.context = None  # an observer may have put the exchange into it: leave no cycle
         if server.request_id_header is not None:
             exchange.identify()
-        exchange.task = task = server.loop.create_task(exchange.run(), context=context)
+        loop = server.loop
+        if loop.get_task_factory() is None:  # what create_task() would do; with a name it makes up none
+            task = asyncio.Task(exchange.run(), loop=loop, name=TASK_NAME, context=context)
+        else:
+            task = loop.create_task(exchange.run(), name=TASK_NAME, context=context)
+        exchange.task = task
         if not exchange.app_started or not task.done():  # an eager task may have run to its end
             server.tasks.add(task)
 

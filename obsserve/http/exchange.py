@@ -30,6 +30,7 @@ from obsserve.http.framing import (
 )
 from obsserve.http.head import BadResponseError, serialise_head
 from obsserve.http.record import Record
+from obsserve.http.scope import SCOPE_SIZE
 from obsserve.telemetry import catalogue
 from obsserve.telemetry.catalogue import COMPLETE, error_type_of
 
@@ -557,7 +558,9 @@ class Exchange(Record):
         hooks = server.hooks
         ended = hooks.exchange_ended
         if ended is not None:
-            self.learn_route()
+            scope = self.scope
+            if self._announced_route or (scope is not None and len(scope) != SCOPE_SIZE):
+                self.learn_route()  # else nobody has put anything there that would tell it
             try:
                 ended(self)
             except Exception as fault:  # noqa: BLE001 - a fault in telemetry never touches a response

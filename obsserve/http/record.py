@@ -109,7 +109,8 @@ class Record:
                 return
             self.id_line = b"%b: %b\r\n" % (name, self.request_id.encode("ascii"))
         elif server.has_request_ids:
-            self._request_id, self.id_line = server.request_ids.draw()
+            ids = server.request_ids
+            self._request_id, self.id_line = ids.pop() if ids else ids.draw()
         else:
             return
         if self.scope is not None:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from obsserve.http.exchange import Exchange
     from obsserve.telemetry.observer import Address
 
+# How many keys the scope of a request has when the application gets it.
+SCOPE_SIZE: Final = 14
+
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 

@@ -71,7 +71,7 @@ class ExtendedAccessLog(AccessLog):
         super().__init__(*args, extras=extras, **named)
         if self.format == "json":
             # At once, not in the loop's next turn: what is added belongs behind the line just written.
-            at_once = self._write_json if self.exchange_ended == self._collect else self._write_whole
+            at_once = self._write_long if self.exchange_ended == self._collect else self._write_whole
             self._write_base: ExchangeHook = at_once
             self.exchange_ended = self._write_extended
 

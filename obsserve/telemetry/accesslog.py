@@ -4,7 +4,7 @@ Owns the lines that are rendered and not yet handed to the sink, and the caches 
 Rules:
 - A line is one JSON object of ASCII characters on one line, with the keys of `LOG_FIELDS` in their
   order, or one readable line for a terminal. Nothing that a client sends can change that.
-- `AccessRecord` says what a line holds. `_write_json` puts the same together from cached fragments,
+- `AccessRecord` says what a line holds. `_write_short` puts the same together from cached fragments,
   because every request pays for it. What is too long for a fragment is rendered from the record.
 - Caches are bounded by count and by size of key and text, and are emptied when full.
 - Everything here runs in the serving thread; the sink's thread sees only finished lines.
@@ -13,8 +13,10 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from obsserve.telemetry.accessfields import (
@@ -92,6 +94,8 @@ _INLINE: Final = frozenset(
         "response_origin",
     ]
 )
+
+_error_log: Final = logging.getLogger("obsserve.error")
 
 _THREE_DIGITS: Final = [f"{number:03d}" for number in range(1000)]
 
@@ -211,6 +215,7 @@ class AccessLog:
         self._important: list[int] = []
         # Ended in this turn of the loop, not rendered yet. Who wants to know what that costs replaces `render`.
         self._ended: list[ExchangeView] = []
+        self._has_failed = False
         self.render = self._render
 
         self._envelopes: dict[tuple[str, str], str] = {}
@@ -218,6 +223,7 @@ class AccessLog:
         self._senders: dict[SenderKey, tuple[str, str, str]] = {}
         self._sizes: dict[SizesKey, str] = {}
         self._endings: dict[object, str] = {}
+        self._millis = -1  # the one that `_millis_head` ends with
         self._turn_second(0.0)
 
         # Decided once: the hook is the renderer itself.
@@ -260,7 +266,7 @@ class AccessLog:
             try:
                 asyncio.get_running_loop().call_soon(self.render)
             except RuntimeError:  # no loop runs any more, or it is closed
-                self._write_json(view)
+                self._write_long(view)
                 return
         ended.append(view)
 
@@ -270,26 +276,44 @@ class AccessLog:
         return len(self._ended)
 
     def _render(self) -> None:
-        """Write the lines of the exchanges that have ended since the last time."""
-        views, self._ended = self._ended, []
-        for view in views:
-            self._write_json(view)
+        """Write the lines of the exchanges that have ended since the last time.
 
-    def _write_json(self, view: ExchangeView) -> None:
+        This runs outside the guard of `Hooks`: what goes wrong here costs one line, and is counted.
+        """
+        views, self._ended = self._ended, []
+        if not views:
+            return
+        calm = False
+        with suppress(Exception):  # a view that cannot tell its times fails below
+            # Seldom has the loop lagged: then one question answers for all of them.
+            calm = not self._lag.max_between(min([view.began for view in views]), views[-1].ended)
+        for view in views:
+            try:
+                if calm and view.ordinary:
+                    self._write_short(view)
+                else:
+                    self._write_long(view)
+            except Exception as fault:  # noqa: BLE001 - a fault in telemetry touches nothing else
+                self._lost(fault)
+
+    def _lost(self, fault: Exception) -> None:
+        """Count a line that could not be rendered, and say so the first time."""
+        self._counters.add("access", "failed")
+        if not self._has_failed:
+            self._has_failed = True
+            _error_log.error("A line of the access log could not be rendered", exc_info=fault)
+
+    def _write_short(self, view: ExchangeView) -> None:
         """Add this exchange's line: what the record says, in the same order, from cached fragments.
 
-        The short way of `_write_long`, for an ordinary exchange: flatter than a function should be,
-        because every request pays for it (`python tests/telemetry/test_accesslog.py`).
+        The short way of `_write_long`, for an ordinary exchange during which the loop did not lag: flatter
+        than a function should be, because every request pays for it (`python tests/telemetry/test_accesslog.py`).
         """
-        began = view.began
-        ended = view.ended
         body_done = view.body_done
         status = view.status
-        lag = self._lag.max_between(began, ended)
-        if lag or not view.ordinary or not body_done or status >= 400:  # type: ignore[operator]
+        if not body_done or status >= 400:  # type: ignore[operator]  # an ordinary exchange has a status
             self._write_long(view)
             return
-        connection = view.connection
         sent = view.fields
         try:
             request = self._requests[
@@ -302,7 +326,7 @@ class AccessLog:
                 sent.get(b"host"),
             ]
             sender, about, listener = self._senders[
-                connection.serial, view.forwarded_client, view.forwarded_trusted, sent.get(b"user-agent")
+                view.connection.serial, view.forwarded_client, view.forwarded_trusted, sent.get(b"user-agent")
             ]
             sizes = self._sizes[
                 view.request_body_size, view.response_body_size, view.request_size, view.response_size
@@ -310,18 +334,27 @@ class AccessLog:
         except KeyError:
             self._write_long(view)
             return
-        fraction = self._clock.offset + ended - self._second
-        duration = ended - began
+        began = view.began
+        ended = view.ended
+        fraction = (self._clock.offset + ended - self._second) * 1e6
+        duration = (ended - began) * 1e6
         start = fraction - duration
-        if start < 0.0 or fraction >= 1.0:  # not within the second whose text is at hand
+        if start < 0.0 or fraction >= 1e6:  # not within the second whose text is at hand
             self._write_long(view)
             return
+        end_micros = int(fraction)
+        millis = end_micros // 1000
+        if millis != self._millis:
+            self._millis = millis
+            self._millis_head = f"{self._head}{_THREE_DIGITS[millis]}"
+        start_micros = int(start)
+        start_millis = start_micros // 1000
         trace = view.trace
         ids = "" if trace is None else trace.log_fragment
         head_done = view.head_done
         app_started = view.app_started
         first_byte = view.first_byte
-        total = _SECONDS[duration * 1e6 + ROUND]
+        total = _SECONDS[duration + ROUND]
         if began == head_done == body_done and first_byte == ended:  # one read, one write
             to_first, receive, send = total, "0.000000", "0.000000"
         else:
@@ -330,7 +363,8 @@ class AccessLog:
             send = _SECONDS[(ended - first_byte) * 1e6 + ROUND]
         lines = self._lines
         lines.append(
-            f"{self._head}{int(fraction * 1e6):06d}{self._start_head}{int(start * 1e6):06d}"
+            f"{self._millis_head}{_THREE_DIGITS[end_micros - millis * 1000]}"
+            f"{self._start_head}{_THREE_DIGITS[start_millis]}{_THREE_DIGITS[start_micros - start_millis * 1000]}"
             f"{self._ordinary_envelope}{view.request_id}{ids}{request}{sender}{sizes}"
             f',"duration_seconds":{total},"ttfb_seconds":{to_first}'
             f',"queue_seconds":{_SECONDS[(app_started - head_done) * 1e6 + ROUND]},"receive_seconds":{receive}'
@@ -443,6 +477,8 @@ class AccessLog:
         text = utc(self._second)
         self._head = f'{{"timestamp":"{text}.'
         self._start_head = f'Z","start_time":"{text}.'
+        self._millis = -1
+        self._millis_head = ""
         return wall - self._second
 
     def _write_whole(self, view: ExchangeView) -> None:

@@ -1,5 +1,6 @@
 """The access line: its fields and their order, that nothing a client sends can break it, and its cost."""
 
+import asyncio
 import json
 import re
 from itertools import count
@@ -160,6 +161,10 @@ class Lag:
 class Truncations:
     def __init__(self):
         self.count = 0
+        self.results = {}
+
+    def add(self, stream, result, n=1):
+        self.results[stream, result] = self.results.get((stream, result), 0) + n
 
     def truncated(self, stream):
         assert stream == "access"
@@ -765,6 +770,30 @@ def test_it_is_an_observer():
     rig.log.flush()
     assert rig.sink.count == 1
     assert not faults
+
+
+def test_a_line_that_cannot_be_rendered_is_counted_and_told_and_costs_no_other(caplog):
+    class Broken(FakeExchange):
+        @property
+        def began(self):
+            raise LookupError("what should never happen")
+
+        @began.setter
+        def began(self, value):
+            pass
+
+    async def turn():
+        for view in (FakeExchange(), Broken(), FakeExchange(ordinary=True), Broken()):
+            rig.log.exchange_ended(view)
+        await asyncio.sleep(0)
+
+    rig = Rig()
+    asyncio.run(turn())
+    rig.log.flush()
+    assert rig.sink.count == 2
+    assert rig.cut.results == {("access", "failed"): 2}
+    (told,) = [record for record in caplog.records if record.name == "obsserve.error"]
+    assert told.exc_info[0] is LookupError
 
 
 def test_a_service_whose_name_fills_the_line_is_served_all_the_same():
