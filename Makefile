@@ -37,7 +37,7 @@ docs: $(VENV)/.installed  ## write the generated pages
 dashboards: $(VENV)/.installed-test  ## write dashboards, rules and alerts anew from dashboards/src
 	$(BIN)/python -m dashboards.src
 
-bench: $(VENV)/.installed-bench  ## SUITE=hello, otlp, post, stream, pipeline, fastapi, latency, idle, startup
+bench: $(VENV)/.installed-bench  ## SUITE=hello, otlp, signals, post, stream, pipeline, fastapi, latency, scrape, idle, startup
 	$(BIN)/python -m loadtests.bench $(or $(SUITE),hello)
 
 loadtest: $(VENV)/.installed-loadtest  ## SCENARIO=steady, api_mix, overload … against the demo; ARGUMENTS="--run-time 5m"

@@ -523,3 +523,24 @@ class TestSpans:
 
     def test_too_few_of_a_sample(self):
         assert meters.unaccounted_spans(0, 100_000, 64, 0.01)
+
+
+# --- scrapes
+
+
+def test_a_scraped_server_is_scraped_and_has_its_series(tmp_path):
+    case = SUITES["scrape"].cases[0]
+    place = meters.Place("loadtests.bench.apps:routes", 0, 1, tmp_path)
+    with started(SERVERS["obsserve-scraped"], place.app, 0, tmp_path) as running:
+        running.wait_until_ready(case)
+        assert meters.series_in(running.scraped().decode()) < meters.SERIES
+        with meters.Scraper(running, 10) as scraper:
+            for number in range(meters.ROUTES):
+                assert running.probe(Case("route", path=f"/route-{number}", answer=case.answer)) == ""
+            deadline = time.monotonic() + 10
+            while scraper.scrapes < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        page = running.scraped(meters.AS_PROMETHEUS)
+        assert page.startswith(b"\x1f\x8b"), "compressed, as for a Prometheus"
+        assert meters.series_in(running.scraped().decode()) >= meters.SERIES

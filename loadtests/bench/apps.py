@@ -35,6 +35,16 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
     await send(HELLO_BODY)
 
 
+async def routes(scope: Any, receive: Any, send: Any) -> None:
+    """Answer like `hello`, each path being a route of its own."""
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    scope["extensions"]["obsserve"].set_route(scope["path"])
+    await send(HELLO_START)
+    await send(HELLO_BODY)
+
+
 async def post(scope: Any, receive: Any, send: Any) -> None:
     """Read the whole body and answer with its size."""
     if scope["type"] == "lifespan":

@@ -2,11 +2,13 @@
 
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from . import load, proc
 from .failure import BenchError
@@ -20,6 +22,12 @@ SPANS_SECONDS, SPANS_STILL_SECONDS = 10.0, 0.5
 SIGMAS = 6
 RATE = 5000  # requests a second
 RATE_KEPT = 0.95  # of the rate, below which the latencies are of another load
+SERIES, ROUTES = 5000, 150  # a route has 17 series of durations and 17 of times to the first byte
+SCRAPES_KEPT = 0.8
+AS_PROMETHEUS = {
+    "Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
+    "Accept-Encoding": "gzip",
+}
 WARM_CONNECTIONS, IDLE_CONNECTIONS = 100, 2000
 COUNTED_CONNECTIONS, WARM_TURNS, COUNTED_TURNS = 16, 20, 100
 
@@ -126,6 +134,56 @@ def at_constant_rate(running: Running, case: Case, place: Place) -> Reading:
     values = {"p50": measured.p50 * 1e3, "p99": measured.p99 * 1e3, "rate_kept": kept}
     unusable = frozenset() if kept >= RATE_KEPT else frozenset({"p50", "p99"})
     return Reading(values, unusable, measured.problems)
+
+
+class Scraper:
+    """Scrapes as a Prometheus does, so many times a second, while it is entered."""
+
+    def __init__(self, running: Running, scrapes: int) -> None:
+        self.scrapes = 0
+        self._running = running
+        self._interval = 1 / scrapes
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._stop.wait(max(due - time.monotonic(), 0)):
+            due += self._interval
+            self._running.scraped(AS_PROMETHEUS)
+            self.scrapes += 1
+
+
+def while_scraped(running: Running, case: Case, place: Place) -> Reading:
+    """Latency at a rate far below saturation, with many series, which the server may be scraped for meanwhile."""
+    page = running.scraped().decode()
+    if series_in(page) < SERIES:
+        for number in range(ROUTES):
+            running.probe(replace(case, path=f"/route-{number}"))
+        page = running.scraped().decode()
+    problems = [] if series_in(page) >= SERIES else [f"{series_in(page)} series, not {SERIES}"]
+    scrapes = running.server.scrapes
+    if not scrapes:
+        reading = at_constant_rate(running, case, place)
+    else:
+        with Scraper(running, scrapes) as scraper:
+            reading = at_constant_rate(running, case, place)
+        if scraper.scrapes < SCRAPES_KEPT * scrapes * place.seconds:
+            problems.append(f"{scraper.scrapes} scrapes in {place.seconds} s")
+    return replace(reading, problems=(*reading.problems, *problems))
+
+
+def series_in(page: str) -> int:
+    """Return how many series a page of /metrics has."""
+    return sum(bool(line) and not line.startswith("#") for line in page.splitlines())
 
 
 def of_idle_connections(server: Server, case: Case, place: Place) -> Reading:

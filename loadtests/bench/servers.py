@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from types import MappingProxyType
 
 from . import proc
 from .failure import BenchError
@@ -63,6 +64,7 @@ class Server:
     counts_requests: bool = False  # each request is in its /metrics
     sampled: float = 0.0  # the share of requests whose span arrives at a collector
     app: str = ""  # instead of the suite's
+    scrapes: int = 0  # of its /metrics, a second, in a suite that scrapes
 
 
 UVICORN = "-m uvicorn {app} --host 127.0.0.1 --port {port} --loop uvloop --http httptools"
@@ -71,6 +73,7 @@ GRANIAN = (
     " --backpressure 4096"  # its default lets 1,024 connections in; idle holds more
 )
 OBSSERVE = "-m obsserve {app} --host 127.0.0.1 --port {port}"
+METRICS = f"{OBSSERVE} --metrics-port {{metrics_port}} --no-access-log"
 EVERYTHING = f"{OBSSERVE} --metrics-port {{metrics_port}} --log-format json"
 ASSEMBLED = "loadtests.bench.assembled:app"
 # As much as a server can do is more than any queue of 2,048 spans is made for: both sides get a longer one,
@@ -90,9 +93,18 @@ SERVERS = {
         Server("uvicorn-log", UVICORN, "uvicorn", logs_lines=True),
         Server("granian", f"{GRANIAN} --no-access-log --log-level warning", "granian"),
         Server("obsserve-off", f"{OBSSERVE} --no-access-log", "obsserve"),
+        Server("obsserve-off-again", f"{OBSSERVE} --no-access-log", "obsserve"),
+        Server("obsserve-log", f"{OBSSERVE} --log-format json", "obsserve", logs_lines=True),
+        Server(
+            "obsserve-spans-1%", f"{OBSSERVE} --no-access-log", "obsserve", ONE_IN_A_HUNDRED, sampled=0.01
+        ),
+        Server("obsserve-spans", f"{OBSSERVE} --no-access-log", "obsserve", QUEUE, sampled=1.0),
+        Server("obsserve-unscraped", METRICS, "obsserve", counts_requests=True),
+        Server("obsserve-unscraped-again", METRICS, "obsserve", counts_requests=True),
+        Server("obsserve-scraped", METRICS, "obsserve", counts_requests=True, scrapes=10),
         Server(
             "obsserve-metrics",
-            f"{OBSSERVE} --metrics-port {{metrics_port}} --no-access-log",
+            METRICS,
             "obsserve",
             counts_requests=True,
         ),
@@ -202,12 +214,16 @@ class Running:
         """Empty the file that the server appends to: a run writes more than a disk should hold."""
         os.truncate(self.output, 0)
 
-    def counted_requests(self) -> float:
-        """Return how many requests the server's own metrics have seen."""
+    def scraped(self, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
+        """Return a page of the server's own metrics, as it comes over the wire."""
         connection = HTTPConnection(HOST, self.metrics_port, timeout=5)
         with contextlib.closing(connection):
-            connection.request("GET", "/metrics")
-            return sum_of_counts(connection.getresponse().read().decode())
+            connection.request("GET", "/metrics", headers=dict(headers))
+            return connection.getresponse().read()
+
+    def counted_requests(self) -> float:
+        """Return how many requests the server's own metrics have seen."""
+        return sum_of_counts(self.scraped().decode())
 
 
 def sum_of_counts(exposition: str) -> float:
