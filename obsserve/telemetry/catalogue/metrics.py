@@ -233,7 +233,7 @@ def _sorted_reasons(attribute: str) -> tuple[str, ...]:
 LABEL_VALUES: Final[dict[tuple[Metric, str], tuple[str, ...]]] = {
     (REQUEST_DURATION, "url_scheme"): ("http", "https"),
     (REJECTED_REQUESTS, "reason"): _sorted_reasons("rejection"),
-    (PROTOCOL_ERRORS, "reason"): _sorted_reasons("protocol_error"),
+    (PROTOCOL_ERRORS, "reason"): (*_sorted_reasons("protocol_error"), "tls_handshake"),
     (CLIENT_DISCONNECTS, "phase"): DISCONNECT_PHASES,
     (APP_EXCEPTIONS, "phase"): EXCEPTION_PHASES,
     (APP_PROTOCOL_FAULTS, "reason"): APP_PROTOCOL_ERRORS,
