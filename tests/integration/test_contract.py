@@ -171,7 +171,7 @@ def test_a_server_under_everything_says_what_the_catalogue_says(serve, tmp_path)
         with httpx.Client(
             base_url=secure.url.replace("http://", "https://"), verify=tls, timeout=20
         ) as client:
-            for path in ("/items/1", "/items/none", "/block/1.5", "/raise"):
+            for path in ("/items/1?page=1", "/items/none", "/block/1.5", "/raise"):
                 client.get(path, headers={"X-Forwarded-For": "192.0.2.7", "User-Agent": "locust/2"})
         talk(secure.url.replace("https://", "http://"), b"no TLS at all\r\n\r\n")
         wait_for(lambda: total(secure.metrics(), "obsserve_event_loop_stalls_total") >= 1, "a stall")
