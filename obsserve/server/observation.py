@@ -82,6 +82,8 @@ class Observation:
         self._admin: AdminServer | None = None
         self._access: AccessOutput | None = None
         self._self_cost: SelfCost | None = None
+        self._hooks: Hooks
+        self._signals: dict[object, str] = {}  # by observer, whose time it takes
         # An operator that injects one, as OpenTelemetry's for Kubernetes does, has its reasons.
         own = seat.service_instance_id if seat is not None else str(uuid.uuid4())
         self._instance = resource_attributes().get(SERVICE_INSTANCE_ID) or own
@@ -113,7 +115,7 @@ class Observation:
             observers.append(self.metrics)
         if settings.access_log:
             observers += self._make_access_log()
-        hooks = Hooks(observers, self._report_fault)
+        self._hooks = hooks = Hooks(observers, self._report_fault)
         if self.metrics is not None:
             self._self_cost = self._make_self_cost(self.metrics, hooks, observers)
         return hooks
@@ -220,15 +222,24 @@ class Observation:
         )
         return self._access.observers
 
+    def _follow_logger(self) -> None:
+        """Let handlers, filters and levels count that somebody has given the access logger since."""
+        if self._access is None:
+            return
+        before = self._access.observers
+        if self._access.follow():
+            self._signals.update(dict.fromkeys(self._access.observers, "access_log"))
+            self._hooks.replace(before, self._access.observers)
+
     def _make_self_cost(self, metrics: Metrics, hooks: Hooks, observers: list[object]) -> SelfCost:
         from obsserve.telemetry.selfcost import SelfCost  # noqa: PLC0415
 
-        signals: dict[object, str] = dict.fromkeys(observers, "access_log")
-        signals[metrics] = "metrics"
+        self._signals.update(dict.fromkeys(observers, "access_log"))
+        self._signals[metrics] = "metrics"
         if self._tracing is not None:
-            signals[self._tracing] = "tracing"
+            self._signals[self._tracing] = "tracing"
         deferred = None if self._access is None else self._access.deferred
-        return SelfCost(self._cells, hooks, signals, metrics.begun, deferred)
+        return SelfCost(self._cells, hooks, self._signals, metrics.begun, deferred)
 
     # --- running -----------------------------------------------------------------------------
 
@@ -322,6 +333,7 @@ class Observation:
     def each_second(self) -> None:
         """Do what is due once a second."""
         self._clock.refresh()
+        self._follow_logger()
         if self.metrics is not None and self._state is not None:
             began = thread_time()
             self.metrics.sample(self._state.connections)

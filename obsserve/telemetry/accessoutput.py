@@ -1,6 +1,7 @@
 """What becomes of the access log: the server's own line, records for handlers, or both.
 
-Decided once, when the application has started, because that is where people add handlers and filters:
+Decided when the application has started, because that is where people add handlers and filters, and again in the
+second after they have changed the logger later:
 
 | who asked | line | records |
 |---|---|---|
@@ -89,19 +90,25 @@ class AccessOutput:
         self._file = file
         self._sink: LogSink | None = None
         self._parts: list[Line | AccessRecords] = []
+        self._settings = settings
+        self._counters = counters
+        self._line: Line | None = None
+        self._records: AccessRecords | None = None
+        self._logger = logging.getLogger(ACCESS_LOGGER)
+        self._asked: object = None
+        self._own = settings.log_config == BUILT_IN
         if not settings.access_log:
             return
-        service: _Service = {
+        self._service: _Service = {
             "clock": clock,
             "lag": lag,
             "service_instance_id": service_instance_id or str(uuid.uuid4()),
             "worker": worker,
         }
-        fd = stdout if file is None else file.fd
-        extras = _extras(settings, fd)
-        logger = logging.getLogger(ACCESS_LOGGER)
-        own = settings.log_config == BUILT_IN
-        if own:
+        self._stdout = stdout
+        self._fd = fd = stdout if file is None else file.fd
+        self._extras = extras = _extras(settings, fd)
+        if self._own:
             # Never a number that is only usual: a socket may have it.
             self._sink = LogSink(
                 NOWHERE if fd is None else fd,
@@ -109,20 +116,44 @@ class AccessOutput:
                 counters=counters,
                 own_file=file is not None,
             )
-            line = _line(settings, self._sink, counters, service, extras)
-            self._parts.append(line)
-            self.observers.append(_gated(line, settings, fd, counters))
-        if logger.handlers if own else logger.hasHandlers():
-            # Each exchange is counted once.
-            told = None if own else counters
-            records = AccessRecords(settings, stdout=stdout, counters=told, extras=extras, **service)
-            self._parts.append(records)
-            self.observers.append(records)
-        if self.observers and extras is not None and Selection.needed(settings):
+            self._line = _line(settings, self._sink, counters, self._service, extras)
+            self._parts.append(self._line)
+        self.follow()
+
+    def follow(self) -> bool:
+        """Decide anew if somebody has changed the logger's handlers, filters or level.
+
+        Returns:
+            Whether `observers` are others now.
+        """
+        logger = self._logger
+        handled = bool(logger.handlers if self._own else logger.hasHandlers())
+        asked = (handled, bool(logger.filters), logger.isEnabledFor(logging.INFO))
+        if asked == self._asked or not self._settings.access_log:
+            return False
+        self._asked = asked
+        self.observers = self._arranged(handled=handled)
+        return True
+
+    def _arranged(self, *, handled: bool) -> list[object]:
+        settings, counters = self._settings, self._counters
+        observers: list[object] = []
+        if self._line is not None:
+            observers.append(_gated(self._line, settings, self._fd, counters))
+        if handled:
+            if self._records is None:
+                # Each exchange is counted once.
+                told = None if self._own else counters
+                self._records = AccessRecords(
+                    settings, stdout=self._stdout, counters=told, extras=self._extras, **self._service
+                )
+                self._parts.append(self._records)
+            observers.append(self._records)
+        if observers and self._extras is not None and Selection.needed(settings):
             told = NoCounters() if counters is None else counters
-            self.observers = [
-                SelectedAccess(Selection(settings), self.observers, extras=extras, counters=told)
-            ]
+            selection = Selection(settings)
+            return [SelectedAccess(selection, observers, extras=self._extras, counters=told)]
+        return observers
 
     @property
     def deferred(self) -> Deferred | None:

@@ -19,12 +19,13 @@ from contextvars import copy_context
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
-from obsserve.telemetry.accessfields import AccessRecord, Record, level_of, printable
+from obsserve.telemetry.accessfields import AccessRecord, Record, level_of, printable, session_level
 from obsserve.telemetry.logfields import field_policy
 from obsserve.telemetry.logsink import NoCounters, line_format
 from obsserve.telemetry.redact import redaction
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextvars import Context
 
     from obsserve.telemetry.accessextras import LineExtras
@@ -258,12 +259,13 @@ class AccessGate:
 
     def __init__(self, line: Any, policy: Redaction, counters: LogCounters | None = None) -> None:
         self._write: ExchangeHook = line.exchange_ended
+        self._write_session: SessionHook | None = getattr(line, "session_ended", None)
         self._policy = policy
         self._counters: LogCounters = NoCounters() if counters is None else counters
         self._logger = logging.getLogger(ACCESS_LOGGER)
         self._fault_told = False
-        if hasattr(line, "session_ended"):
-            self.session_ended: SessionHook = line.session_ended
+        if self._write_session is not None:
+            self.session_ended = self._session_ended
 
     @staticmethod
     def needed() -> bool:
@@ -273,16 +275,24 @@ class AccessGate:
 
     def exchange_ended(self, view: ExchangeView) -> None:
         level = _LEVELS[level_of(view)]
-        if self._logger.isEnabledFor(level) and self._passes(view):
+        if self._logger.isEnabledFor(level) and self._passes(record_arguments, view):
             self._write(view)
         else:
             self._counters.add("access", "filtered")
 
-    def _passes(self, view: ExchangeView) -> bool:
+    def _session_ended(self, session: SessionView) -> None:
+        level = _LEVELS[session_level(session)]
+        assert self._write_session is not None
+        if self._logger.isEnabledFor(level) and self._passes(session_arguments, session):
+            self._write_session(session)
+        else:
+            self._counters.add("access", "filtered")
+
+    def _passes(self, arguments: Callable[[Any, Redaction], Arguments], view: Any) -> bool:
         if not self._logger.filters:
             return True
         record = self._logger.makeRecord(
-            ACCESS_LOGGER, logging.INFO, "", 0, MESSAGE, record_arguments(view, self._policy), None
+            ACCESS_LOGGER, logging.INFO, "", 0, MESSAGE, arguments(view, self._policy), None
         )
         try:
             return bool(self._logger.filter(record))

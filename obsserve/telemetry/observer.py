@@ -485,6 +485,11 @@ class Hooks:
 
         return notify_measured
 
+    def replace(self, old: Sequence[object], new: Sequence[object]) -> None:
+        """Call other observers from now on in the place of some."""
+        self._observers = [*(kept for kept in self._observers if kept not in old), *new]
+        self._compile()
+
     def failed(self, hook: str, fault: BaseException) -> None:
         """Remove the one observer of a hook whose call raised; whoever calls a hook guards it with this."""
         for observer in self._observers:

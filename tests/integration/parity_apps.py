@@ -100,6 +100,45 @@ async def adds_handler(scope, receive, send):
     await answer(send, b"")
 
 
+LATER = logging.StreamHandler()
+LATER.setFormatter(logging.Formatter("mine %(message)s"))
+
+
+async def adds_handler_later(scope, receive, send):
+    """Turns a handler on and off in requests, as a debugging endpoint does."""
+    assert scope["type"] == "http"
+    logger = logging.getLogger("obsserve.access")
+    if scope["path"] == "/add":
+        logger.addHandler(LATER)
+    elif scope["path"] == "/remove":
+        logger.removeHandler(LATER)
+    await answer(send, b"")
+
+
+class OnlySessions(logging.Filter):
+    def filter(self, record):
+        return record.args[1] == "WEBSOCKET"
+
+
+class Indexes(logging.Formatter):
+    """Takes the arguments apart, as formatters for uvicorn do."""
+
+    def format(self, record):
+        if record.name != "obsserve.access":
+            return record.getMessage()
+        client, method, path, version, status = record.args
+        received = record.obsserve["websocket_messages_received"]
+        return f"{client}|{method}|{path}|{version}|{status}|{received} received"
+
+
+async def websocket(scope, receive, send):
+    assert scope["type"] == "websocket"
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"]})
+
+
 def add_correlation(record):
     record.correlation = correlation.get()
     return True

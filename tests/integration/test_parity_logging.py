@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 
 import httpx
 import pytest
 from conftest import wait_for
+from websockets.sync.client import connect
 
 # What people paste who want JSON from uvicorn, with the names changed.
 JSON_CONFIG = {
@@ -150,6 +152,46 @@ def test_a_handler_of_the_application_gets_records_beside_the_lines(serve):
     mine = [line for line in server.stderr_path.read_text().splitlines() if line.startswith("mine ")]
     assert [line.split('"')[1] for line in mine] == ["GET /one HTTP/1.1", "GET /two HTTP/1.1"]
     assert [line.rsplit(" ", 1)[1] for line in mine] == ["one", "two"], "the request's own context"
+
+
+def test_a_handler_that_is_added_while_the_server_serves(serve):
+    server = serve("parity_apps:adds_handler_later", "--port", "0")
+    httpx.get(f"{server.url}/add")
+
+    def told():
+        httpx.get(f"{server.url}/after")
+        time.sleep(0.1)
+        return "mine " in server.stderr_path.read_text()
+
+    wait_for(told, "a record")
+    httpx.get(f"{server.url}/remove")
+    server.stop()
+    mine = [line for line in server.stderr_path.read_text().splitlines() if line.startswith("mine ")]
+    assert '"GET /after HTTP/1.1" 200' in mine[0]
+
+
+def test_filters_and_formatters_see_websocket_sessions(serve, tmp_path):
+    config = json.loads(json.dumps(JSON_CONFIG))
+    config["filters"] = {"sessions": {"()": "parity_apps.OnlySessions"}}
+    config["formatters"]["json"] = {"()": "parity_apps.Indexes"}
+    config["loggers"]["obsserve.access"]["filters"] = ["sessions"]
+    (tmp_path / "log.json").write_text(json.dumps(config))
+    server = serve(
+        "parity_apps:websocket", "--log-config", str(tmp_path / "log.json"), "--port", "0", wait=False
+    )
+
+    def url():
+        found = re.search(r"Serving on http(://[0-9.:]+)", server.stderr_path.read_text())
+        return found and found[1]
+
+    address = wait_for(url, "start")
+    with connect(f"ws{address}/live?q=1") as client:
+        client.send("one")
+        assert client.recv() == "one"
+    (line,) = lines(server, 1)
+    assert re.fullmatch(r"127\.0\.0\.1:\d+\|WEBSOCKET\|/live\?q=REDACTED\|1\.1\|1000\|1 received", line), line
+    server.stop()
+    assert len(server.stdout_path.read_text().splitlines()) == 1, "the handshake was filtered"
 
 
 @pytest.mark.parametrize(

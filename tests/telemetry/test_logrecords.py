@@ -5,6 +5,7 @@ import json
 import logging
 import logging.config
 import threading
+import time
 
 import pytest
 from fakes_access import CLOCK, LAG, T0, WALL, AccessSettings, Counted, View, exchange
@@ -51,6 +52,16 @@ def collected(logger):
 
 def records(counters=None, **settings):
     return AccessRecords(AccessSettings(**settings), clock=CLOCK, lag=LAG, counters=counters)
+
+
+def session(**facts):
+    """A WebSocket that has closed."""
+    ordinary = {
+        **{"exchange": exchange(status=101, websocket=True), "route": "/chat", "exception": None},
+        **{"opened_at": T0, "closed_at": T0 + 2, "close_code": 1001, "close_initiator": "client"},
+        **{"messages_received": 1, "messages_sent": 2, "bytes_received": 3, "bytes_sent": 4},
+    }
+    return View(**ordinary | facts)
 
 
 class TestArguments:
@@ -106,19 +117,7 @@ class TestRecords:
 
     def test_a_websocket_that_has_closed(self, collected):
         log = records(log_query="keep")
-        session = View(
-            exchange=exchange(status=101, websocket=True),
-            route="/chat",
-            opened_at=T0,
-            closed_at=T0 + 2,
-            close_code=1001,
-            close_initiator="client",
-            messages_received=1,
-            messages_sent=2,
-            bytes_received=3,
-            bytes_sent=4,
-        )
-        log.session_ended(session)
+        log.session_ended(session())
         log.close(5.0)
         (record,) = collected.records
         assert record.getMessage() == (
@@ -343,12 +342,24 @@ class TestGate:
         assert len(self.line.views) == 2
         assert len(caplog.records) == 1
 
-    def test_sessions_pass(self):
+    def test_sessions_are_asked_for_too(self):
         class Both(self.Line):
-            def session_ended(self, session): ...
+            def session_ended(self, session):
+                self.views.append(session)
 
-        both = Both()
-        assert AccessGate(both, KEEP).session_ended == both.session_ended
+        both, counted = Both(), Counted()
+        gate = AccessGate(both, KEEP, counted)
+        LOGGER.addFilter(lambda record: record.args[1] != "WEBSOCKET" or record.args[4] != 1000)
+        ordinary, lost = session(close_code=1000), session(close_code=1006, close_initiator="none")
+        gate.session_ended(ordinary)
+        gate.session_ended(lost)
+        assert both.views == [lost]
+        LOGGER.filters.clear()
+        LOGGER.setLevel(logging.WARNING)
+        gate.session_ended(ordinary)
+        gate.session_ended(lost)
+        assert both.views == [lost, lost]
+        assert counted.results == {"filtered": 2}
         assert not hasattr(self.gate(), "session_ended")
 
 
@@ -388,6 +399,38 @@ class TestOutput:
         LOGGER.filters.clear()
         LOGGER.setLevel(logging.WARNING)
         assert self.output() == [AccessGate]
+
+    def test_what_is_changed_later_counts(self):
+        LOGGER.handlers[:] = [handler for handler in LOGGER.handlers if isinstance(handler, Collect)]
+        made = AccessOutput(AccessSettings(), stdout=None, clock=CLOCK, lag=LAG, counters=Counted())
+        (line,) = made.observers
+        assert not made.follow()
+        handler = Collect()
+        LOGGER.addHandler(handler)
+        assert made.follow()
+        assert made.observers[0] is line
+        assert isinstance(made.observers[1], AccessRecords)
+        made.observers[1].exchange_ended(exchange())
+        until = time.monotonic() + 20
+        while not handler.records and time.monotonic() < until:
+            made.flush()
+            time.sleep(0.01)
+        LOGGER.removeHandler(handler)
+        LOGGER.addFilter(lambda record: True)
+        assert made.follow()
+        assert [type(observer) for observer in made.observers] == [AccessGate]
+        LOGGER.filters.clear()
+        assert made.follow()
+        assert made.observers == [line]
+        made.close(5.0)
+        assert len(handler.records) == 1
+
+    def test_no_access_log_stays_off(self, collected):
+        made = AccessOutput(
+            AccessSettings(access_log=False), stdout=None, clock=CLOCK, lag=LAG, counters=Counted()
+        )
+        assert not made.follow()
+        assert made.observers == []
 
     def test_an_exchange_is_counted_once(self, collected):
         counted = Counted()
