@@ -181,3 +181,144 @@ def test_a_context_manager_of_testing_code():
     server = Background(config())
     with server.run_in_thread():
         assert httpx.get(url_of(server)).status_code == 200
+
+
+def test_install_signal_handlers_overridden():
+    """Recipes older than `capture_signals` switch the signals off this way; a thread has none anyway."""
+
+    class Quiet(obsserve.Server):
+        def install_signal_handlers(self):
+            raise AssertionError("nobody calls it any more")
+
+    server = Quiet(config())
+    before = signal.getsignal(signal.SIGINT)
+    thread = in_thread(server)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert httpx.get(url_of(server)).text == "hello"
+    server.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.mark.anyio
+class TestInsideTheLoopOfPytest:
+    @pytest.fixture
+    def anyio_backend(self):
+        return "asyncio"
+
+    @pytest.fixture
+    async def server(self):
+        """The fixture of many test suites: serve in the test's own loop."""
+        server = obsserve.Server(config())
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        yield server
+        server.should_exit = True
+        await task
+
+    async def test_requests(self, server):
+        async with httpx.AsyncClient(base_url=url_of(server)) as client:
+            answers = await asyncio.gather(*(client.get("/") for _ in range(5)))
+        assert {answer.text for answer in answers} == {"hello"}
+        assert server.server_state.total_requests == 5
+
+    async def test_state_is_that_of_the_running_server(self, server):
+        assert server.started
+        assert server.config.loaded
+        assert not server.should_exit
+        assert not server.force_exit
+        assert [type(header) for header in server.server_state.default_headers] == [tuple]
+        assert server.servers[0].is_serving()
+
+
+def test_serving_without_signal_handlers_on_a_socket_of_ones_own():
+    """As test clients do, by the method below `serve`."""
+
+    async def program():
+        given = config(lifespan="off")
+        server = obsserve.Server(given)
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            task = asyncio.create_task(server._serve(sockets=[sock]))
+            while not server.started:
+                await asyncio.sleep(0.01)
+            async with httpx.AsyncClient() as client:
+                answer = await client.get(f"http://127.0.0.1:{sock.getsockname()[1]}")
+            server.should_exit = True
+            await task
+        return answer.text
+
+    assert asyncio.run(program()) == "hello"
+
+
+def test_force_exit_leaves_what_is_running():
+    held = threading.Event()
+
+    async def holds(scope, receive, send):
+        assert scope["type"] == "http"
+        held.set()
+        await asyncio.Event().wait()
+
+    server = obsserve.Server(config(holds, timeout_graceful_shutdown=None))
+    thread = in_thread(server)
+    with socket.create_connection(server.servers[0].sockets[0].getsockname(), 20) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert held.wait(20)
+        server.should_exit = True
+        server.force_exit = True
+        thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_two_servers_in_one_process():
+    servers = [obsserve.Server(config()) for _ in range(2)]
+    threads = [in_thread(server) for server in servers]
+    assert {httpx.get(url_of(server)).text for server in servers} == {"hello"}
+    for server, thread in zip(servers, threads, strict=True):
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_an_exit_handler_that_is_put_on_the_instance(monkeypatch):
+    """As programs do that have their own idea of SIGTERM."""
+    server = obsserve.Server(config())
+    seen = []
+    original = server.handle_exit
+
+    def handle_exit(sig, frame):
+        seen.append(sig)
+        original(sig, frame)
+
+    server.handle_exit = handle_exit
+
+    async def program():
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+        await task
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(program())
+    assert seen == [signal.SIGINT]
+
+
+def test_config_is_loaded_and_bound_by_hand():
+    given = config()
+    assert not given.loaded
+    given.load()
+    assert given.loaded
+    assert given.loaded_app is not None
+    sock = given.bind_socket()
+    try:
+        server = obsserve.Server(given)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+        thread.start()
+        wait_for(lambda: server.started, "start")
+        assert httpx.get(f"http://127.0.0.1:{sock.getsockname()[1]}").text == "hello"
+        server.should_exit = True
+        thread.join(20)
+    finally:
+        sock.close()

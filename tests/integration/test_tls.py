@@ -352,6 +352,24 @@ def test_a_handshake_that_is_silent_or_no_tls_is_ended_and_counted(serve, files)
     assert server.stop() == 0
 
 
+def test_what_is_older_than_tls_1_2_is_refused(serve, files):
+    server = serve(
+        "tls_app:app", *files.options, "--ssl-ciphers", "DEFAULT:@SECLEVEL=0", "--metrics-port", "0"
+    )
+    context = files.client()
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning):
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    host, port = server.url.removeprefix("https://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as plain, pytest.raises(ssl.SSLError):
+        context.wrap_socket(plain, server_hostname=host)
+    wait_for(
+        lambda: total(server.metrics(), "obsserve_tls_handshake_failures_total", reason="version") == 1,
+        "the count",
+    )
+
+
 def test_a_websocket(serve, files):
     from websockets.sync.client import connect
 

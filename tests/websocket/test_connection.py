@@ -125,6 +125,18 @@ def test_ws_per_message_deflate(open_websocket):
     assert client.app.received == ["small"]
 
 
+def test_small_messages_are_not_compressed(open_websocket):
+    client = open_websocket()
+    for size in (1023, 1024):
+        client.send(frame(TEXT, deflated(b"x" * size), rsv=4))
+        let(client)
+    assert [len(message) for message in client.app.received] == [1023, 1024]
+    (small_first, small), (large_first, large) = frames(client)
+    assert (small_first, len(small)) == (0x81, 1023)
+    assert large_first == 0xC1, "the bit of permessage-deflate (RFC 7692 6)"
+    assert len(large) < 100
+
+
 def test_no_ws_per_message_deflate(open_websocket):
     client = open_websocket(ws_per_message_deflate=False)
     assert b"sec-websocket-extensions" not in client.head
