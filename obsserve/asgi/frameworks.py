@@ -95,7 +95,8 @@ def _django(_: Any, request: Any, match: Any) -> None:
 
 
 def _quart(context: Any, _: Any, __: Any) -> None:
-    connection = context.request_websocket
+    # One of them is there: Quart has had one kind of context for both since 0.23.
+    connection = getattr(context, "request_websocket", None) or context._request_websocket  # noqa: SLF001
     rule = getattr(connection, "url_rule", None)
     if rule is not None:
         _tell(connection.scope, rule.rule)
@@ -135,6 +136,7 @@ def _blacksheep_mount(_: Any, scope: Any, match: Any) -> None:
 # Module, class, the method that finds a route, what wraps it.
 _METHODS: Final = (
     ("django.core.handlers.base", "BaseHandler", "resolve_request", _after(_django)),
+    ("quart.ctx", "AppContext", "match_request", _after(_quart)),
     ("quart.ctx", "RequestContext", "match_request", _after(_quart)),
     ("quart.ctx", "WebsocketContext", "match_request", _after(_quart)),
     ("falcon.asgi", "App", "_get_responder", _after(_falcon)),

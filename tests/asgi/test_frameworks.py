@@ -37,14 +37,18 @@ def route_of(app, path, *, root_path="", kind="http", extensions=None):
     else:
         incoming = [{"type": "http.request", "body": b"", "more_body": False}]
     answers = []
+    answered = asyncio.Event()
 
     async def receive():
         if incoming:
             return incoming.pop(0)
-        return await asyncio.Event().wait()
+        await answered.wait()  # some frameworks wait for it when they have answered
+        return {"type": "http.disconnect"}
 
     async def send(message):
         answers.append(message.get("status", message["type"]))
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            answered.set()
 
     async def run():
         learn_routes()
