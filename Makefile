@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-units versions full lint type docs dashboards bench loadtest clean
+.PHONY: run test test-units versions floors full lint type docs dashboards bench loadtest clean
 
 run: $(VENV)/.installed  ## serve the demo application, with metrics
 	$(BIN)/obsserve obsserve.demo:app --metrics-port 9100
@@ -16,6 +16,9 @@ test-units: $(VENV)/.installed-test  ## without the tests that start servers
 
 versions:  ## the tests that start no servers, with every supported Python that is here
 	.ci/versions
+
+floors:  ## the tests with the oldest releases that pyproject.toml admits
+	.ci/floors
 
 full: $(VENV)/.installed-test  ## also what takes long: more examples for the properties, the test suite five times
 	HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest tests/properties tests/telemetry --timeout 600

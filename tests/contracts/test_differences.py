@@ -43,7 +43,7 @@ SHOWN_BY = {
     "Options": ["test_options.py::test_a_flag_before_the_environment_before_the_file_before_the_default", "test_options.py::test_each_value_has_its_origin", "test_main.py::test_check_config"],
     "WebSocket records": ["integration/test_websocket.py::test_the_application_ends_it"],
     "WebSocket and `--limit-concurrency`": ["integration/test_websocket.py::test_sessions_count_against_the_concurrency_limit"],
-    "Small WebSocket messages": ["websocket/test_connection.py::test_small_messages_are_not_compressed"],
+    "Small WebSocket messages": ["websocket/test_websocket_connection.py::test_small_messages_are_not_compressed"],
     "Request id": ["integration/test_three_signals.py::test_the_same_story_three_times"],
     "Ids on the application's log lines": ["integration/test_three_signals.py::test_ids_do_not_leak_between_pipelined_and_concurrent_requests"],
     "TLS": ["integration/test_tls.py::test_certificates_are_renewed_under_load_without_a_failed_handshake", "integration/test_tls.py::test_the_extension_and_the_line_tell_of_the_connection", "integration/test_tls.py::test_what_is_older_than_tls_1_2_is_refused"],
