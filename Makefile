@@ -20,10 +20,12 @@ versions:  ## the tests that start no servers, with every supported Python that 
 floors:  ## the tests with the oldest releases that pyproject.toml admits
 	.ci/floors
 
-full: $(VENV)/.installed-test  ## also what takes long: more examples for the properties, the test suite five times
+full: $(VENV)/.installed-test  ## also what takes long: more examples, the test suite five times, other Pythons, old dependencies
 	HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest tests/properties tests/telemetry --timeout 600
 	$(BIN)/python -m pytest -m full --timeout 900
 	for round in 1 2 3 4 5; do $(BIN)/python -m pytest tests/integration || exit 1; done
+	.ci/versions
+	.ci/floors
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -359,7 +359,7 @@ def negotiate_websockets(offer: bytes) -> tuple[bytes | None, list[Any]]:
         if name == factory.name:
             try:
                 answer, extension = factory.process_request_params(parameters, [])
-            except NegotiationError:
+            except (NegotiationError, ValueError):  # ValueError: windows of 8 bits, which zlib does not have
                 continue
             return build_extension([(name, answer)]).encode(), [extension]
     return None, []

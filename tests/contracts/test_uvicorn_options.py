@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import click
 import pytest
 
 from obsserve import options
 from obsserve.config import LOGGING_CONFIG, OPTIONS, Config
+
+TESTS = Path(__file__).parents[1]
 
 # What `Config` starts with, by keyword. Where obsserve differs on purpose the second value is uvicorn's.
 OWN = {"timeout_graceful_shutdown": (20.0, None)}
@@ -255,3 +260,21 @@ def test_uvicorn_has_nothing_else():
         DEFAULTS.keys() - {"log_config", "forwarded_allow_ips", "app_dir", "workers"} - LISTS - OWN.keys()
     ):
         assert theirs[name].default == DEFAULTS[name], name
+
+
+# Driven by their place among arguments.
+IN_THEIR_PLACE = {
+    "reload_includes": "def test_more_can_be_included",
+    "reload_excludes": "def test_files_and_directories_can_be_excluded",
+}
+
+
+@pytest.mark.parametrize("name", sorted(GIVEN.keys() | FROM_PYTHON_ONLY.keys()))
+def test_something_drives_it(name):
+    """A test gives it to a server or to one of its parts; that what it does is right is shown there."""
+    flag = OPTIONS[name].flag
+    in_place = IN_THEIR_PLACE.get(name, f"{name}=")
+    driven = re.compile(rf"\b{in_place}|[\"']{name}[\"']|{flag}(?![a-z-])|--no-{flag[2:]}(?![a-z-])")
+    folders = ("integration", "http", "websocket", "realparts", "server", "asgi")
+    files = [path for folder in folders for path in (TESTS / folder).glob("*.py")]
+    assert any(driven.search(path.read_text(encoding="utf-8")) for path in [*files, TESTS / "test_main.py"])

@@ -23,6 +23,15 @@ async def plain(scope, receive, send):
     await answer(send, b"plain")
 
 
+def made():
+    """Make an application."""
+    return plain
+
+
+def wants_arguments(name):
+    return plain
+
+
 async def environment(scope, receive, send):
     assert scope["type"] == "http"
     await answer(send, os.environ.get("SHOP_MODE", "none").encode())
