@@ -356,10 +356,11 @@ def negotiate_websockets(offer: bytes) -> tuple[bytes | None, list[Any]]:
     except InvalidHeader:
         return None, []
     for name, parameters in offers:
-        if name == factory.name:
+        # A window of 8 bits can be read, but zlib cannot write one.
+        if name == factory.name and ("server_max_window_bits", "8") not in parameters:
             try:
                 answer, extension = factory.process_request_params(parameters, [])
-            except (NegotiationError, ValueError):  # ValueError: windows of 8 bits, which zlib does not have
+            except NegotiationError:
                 continue
             return build_extension([(name, answer)]).encode(), [extension]
     return None, []
