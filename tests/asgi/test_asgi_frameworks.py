@@ -61,7 +61,7 @@ def route_of(app, path, *, root_path="", kind="http", extensions=None):
 
 def quart_app():
     quart = pytest.importorskip("quart")
-    app = quart.Quart("tests")
+    app = quart.Quart(__name__)
     part = quart.Blueprint("part", "tests", url_prefix="/part/<tenant>")
 
     @app.get("/items/<int:item>")
