@@ -108,7 +108,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         | {
             "upload_bytes_disagreement": exactly(0),
             "client_p95_seconds": at_most(1),
-            "rss_bytes_by_request": at_most(64 * 1024),
+            "rss_bytes_by_request": at_most(16 * 1024),
         },
         server=("--limit-request-body", "600000"),
     ),
