@@ -48,13 +48,19 @@ def _runs(curve: Curve) -> list[list[tuple[float, float]]]:
     return [run for run in runs if run]
 
 
-def chart(title: str, curves: Sequence[Curve], spoken: Callable[[float], str]) -> str:
+def chart(
+    title: str,
+    curves: Sequence[Curve],
+    spoken: Callable[[float], str],
+    marks: Sequence[tuple[float, str]] = (),
+) -> str:
     """Draw curves.
 
     Args:
         title: for those who cannot see it.
         curves: what to draw.
         spoken: writes a value of the vertical axis.
+        marks: what happened, and when; a line each, whose words show when it is pointed at.
 
     Returns:
         A figure in HTML, with its legend.
@@ -85,6 +91,10 @@ def chart(title: str, curves: Sequence[Curve], spoken: Callable[[float], str]) -
         at = number * tick
         anchor = "end" if x_of(at) > WIDTH - RIGHT - 20 else "middle"
         parts.append(f'<text x="{x_of(at):.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{at:g} s</text>')
+    for at, words in marks:
+        x = x_of(min(at, end))
+        parts.append(f'<g class="mark"><title>{at:.0f} s {escape(words)}</title>')
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/></g>')
     for curve in curves:
         dash = ' stroke-dasharray="6 4"' if curve.dashed else ""
         for run in _runs(curve):

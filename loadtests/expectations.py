@@ -162,7 +162,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     ),
     "ramp_to_break": Scenario(
         "At which rate does it leave its SLO?",
-        SOUND | {"knee_rate": at_least(50)},
-        server=("--limit-concurrency", "10"),
+        SOUND | {"knee_rate": at_least(40)},
+        server=("--limit-concurrency", "6"),
     ),
 }

@@ -43,7 +43,9 @@ def check(environment, runner, **_):
 
 
 def tell(message):
-    print(f"{time.monotonic() - OBSERVER.began:4.0f} s {message}", flush=True)
+    at = time.monotonic() - OBSERVER.began
+    OBSERVER.marks.append((at, message))
+    print(f"{at:4.0f} s {message}", flush=True)
 
 
 def reload():

@@ -157,8 +157,11 @@ async def unstartable(scope, receive, send):
         marks = Path(os.environ["LOADTESTS_FOLDER"])  # that of this run
         (marks / f"started-{os.getpid()}").touch()
         if len(list(marks.glob("started-*"))) > 2:  # noqa: ASYNC240 - nothing else runs yet
-            raise RuntimeError("this mutant does not start again")
-    await demo(scope, receive, send)
+            await receive()
+            return await send(
+                {"type": "lifespan.startup.failed", "message": "this mutant does not start again"}
+            )
+    return await demo(scope, receive, send)
 
 
 @mutant

@@ -45,6 +45,7 @@ class Observer:
         self.fresh = Ledger()  # of the run, since the last line
         self.total = Ledger()  # of the run
         self.facts = {}  # what a scenario found out besides
+        self.marks = []  # what was done to the server
         self.concluders = []  # called with the story before it is judged
         self.timeline = []
         self.progress_seconds = 2.0  # a scenario may want more lines
@@ -251,6 +252,7 @@ class Observer:
             between,
             self.lines(),
             self.facts,
+            self.marks,
         )
         for conclude in self.concluders:
             conclude(story)

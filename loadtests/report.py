@@ -135,6 +135,7 @@ def html(story: Story, findings: Sequence[Finding]) -> str:
             Curve("event loop lag, worst", PURPLE, [(one.at, one.lag_max) for one in timeline], True),
         ],
         lambda value: spoken(value, "s") if value else "0",
+        story.marks,
     )
     rates = chart(
         "Requests each second",
@@ -147,6 +148,7 @@ def html(story: Story, findings: Sequence[Finding]) -> str:
             Curve("users", GREY, [(one.at, float(one.users)) for one in timeline], True),
         ],
         lambda value: f"{value:g}",
+        story.marks,
     )
     memory = chart(
         "Memory of all processes",
@@ -175,6 +177,7 @@ def html(story: Story, findings: Sequence[Finding]) -> str:
         for key, value in story.facts.items()
         if isinstance(value, str)
     )
+    marks = "".join(f"<li>{at:.0f} s: {escape(words)}</li>" for at, words in story.marks)
     began = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(story.started))
     agreement = (
         escape(str(story.reconciliation)) if story.reconciliation else "The server's metrics were not read."
@@ -192,6 +195,7 @@ def html(story: Story, findings: Sequence[Finding]) -> str:
         agreement=agreement,
         counts=counts,
         names=names,
+        marks=f"<ul class=plain>{marks}</ul>" if marks else "",
         errors=f"<h2>Failures</h2><ul class=plain>{errors}</ul>" if errors else "",
     )
 
@@ -209,6 +213,8 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}: {
  .broken td:first-child {{ color: #dc2626; font-weight: 600 }} .kept td:first-child {{ color: #16a34a }}
  .figures td:not(:first-child), .figures th:not(:first-child) {{ text-align: right }}
  figure {{ margin: 0 }} svg {{ width: 100%; height: auto }} svg text {{ font-size: 12px; fill: currentColor; opacity: .7 }}
+ .note {{ font-size: .85rem; opacity: .75 }}
+ .mark line {{ stroke: #dc2626; stroke-dasharray: 2 3 }}
  .grid {{ stroke: var(--line) }} polyline {{ fill: none; stroke-width: 2; stroke-linejoin: round }}
  ul {{ list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; font-size: .85rem; margin: .2rem 0 }}
  ul.plain {{ display: block }} li i {{ display: inline-block; width: 1.5rem; border-top: 2px; margin: 0 .4rem .25rem 0 }}
@@ -218,7 +224,9 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}: {
 <h1>{title} <small class="{verdict}">{verdict}</small></h1>
 <p>{about}</p>{facts}
 <h2>Thresholds</h2><table><tr><th><th>Measure<th>Value<th>Asked<th>Meaning{checks}</table>
-<h2>Both sides: p95</h2>{latency}
+<h2>Both sides: p95</h2>{latency}{marks}
+<p class="note">The client measures each request; the server counts them in the buckets of a histogram, within which a
+quantile is interpolated. What the client sees beyond the server's figure was spent outside of the server.</p>
 <h2>Requests each second, and users</h2>{rates}
 <div class="pair"><div><h2>Latency</h2><table class="figures"><tr><th><th>client<th>server{both}</table></div>
 <div><h2>Counts</h2><p>{agreement}</p><table class="figures"><tr><th>status<th>client<th>server{counts}</table></div></div>

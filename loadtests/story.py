@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from loadtests.scrape import DURATION as SERVER_DURATION
@@ -210,31 +211,38 @@ def knee(
         if one.users:
             steps.setdefault(one.users, []).append(one)
     best, broken = Knee(0.0, 0, None, None), None
+    refused_before = 0.0
     for users, points in sorted(steps.items()):
-        rate, reason = _judge_step(points[1:] or points, ttfb_p95, refused_share)
+        rate, refused, reason = _judge_step(points[1:] or points, ttfb_p95, refused_share)
         if reason is None:
-            best, broken = Knee(rate, users, None, None), None
+            best, broken, refused_before = Knee(rate, users, None, None), None, refused
         elif broken is not None:  # twice in a row: no hiccup
             return broken
         else:
-            broken = Knee(best.rate, best.users, users * offered_by_user, reason)
+            between = 0.0
+            if best.users and refused > refused_share:  # somewhere between the two steps it was just kept
+                between = (rate - best.rate) * (refused_share - refused_before) / (refused - refused_before)
+            broken = Knee(best.rate + max(between, 0.0), best.users, users * offered_by_user, reason)
     return broken or (best if best.users else None)
 
 
-def _judge_step(points: Sequence[Point], ttfb_p95: float, refused_share: float) -> tuple[float, str | None]:
-    """Return the rate of good answers in a step, and what left the SLO there."""
-    seconds = sum(one.seconds for one in points)
-    rate = sum(one.good * one.seconds for one in points) / seconds
-    sent = sum(one.sent * one.seconds for one in points)
-    refused = sum(one.refused * one.seconds for one in points) / sent if sent else 0.0
-    p95s = sorted(p95 for one in points if (p95 := one.server.get("p95")) is not None)
-    p95 = p95s[len(p95s) // 2] if p95s else 0.0
+def _judge_step(
+    points: Sequence[Point], ttfb_p95: float, refused_share: float
+) -> tuple[float, float, str | None]:
+    """Return the rate of good answers in a step, the share of refused ones, and what left the SLO there.
+
+    They are medians of its intervals, so that one stall decides nothing.
+    """
+    rate = median(one.good for one in points)
+    refused = median(one.refused / one.sent if one.sent else 0.0 for one in points)
+    p95s = [p95 for one in points if (p95 := one.server.get("p95")) is not None]
+    p95 = median(p95s) if p95s else 0.0
     reasons = []
     if p95 > ttfb_p95:
         reasons.append(f"the server's TTFB p95 is {p95 * 1e3:.0f} ms")
     if refused > refused_share:
         reasons.append(f"{refused:.1%} of the requests are refused")
-    return rate, " and ".join(reasons) or None
+    return rate, refused, " and ".join(reasons) or None
 
 
 @dataclass
@@ -250,6 +258,7 @@ class Story:
     between: Between | None  # None: the server's metrics were not to be had
     lines: dict[str, Any] | None = None  # what the access log says of this run
     facts: dict[str, Any] = field(default_factory=dict)  # what a scenario found out besides
+    marks: list[tuple[float, str]] = field(default_factory=list)  # what was done to the server, and when
 
     @property
     def reconciliation(self) -> Reconciliation | None:
@@ -288,6 +297,7 @@ class Story:
             "seconds": self.seconds,
             "client": client,
             "facts": self.facts,
+            "marks": self.marks,
             "access_log": self.lines,
             "timeline": [asdict(one) for one in self.timeline],
         }

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from loadtests.story import Story
 
-Unit = Literal["s", "share", "bytes", "", "/s"]
+Unit = Literal["s", "share", "bytes", "", "/s", "yes"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Bound:
 
     def said(self, unit: Unit) -> str:
         """Return the bound in words."""
+        if unit == "yes":
+            return spoken(self.least, unit)
         if self.least is not None and self.least == self.most:
             return f"exactly {spoken(self.least, unit)}"
         parts = []
@@ -63,6 +65,8 @@ def spoken(value: float | None, unit: Unit) -> str:
     """Return a value as people write it."""
     if value is None:
         return "not measured"
+    if unit == "yes":
+        return "yes" if value else "no"
     if unit == "s":
         return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
     if unit == "share":
@@ -218,7 +222,7 @@ def _settled_p95(story: Story) -> float | None:
 MESSAGES: Final = "obsserve_websocket_messages_total"
 
 MEASURES: Final[Mapping[str, Measure]] = {
-    "reconciled": Measure("requests sent = requests observed, each status", "", _reconciled, server=True),
+    "reconciled": Measure("requests sent = requests observed, each status", "yes", _reconciled, server=True),
     "log_disagreement": Measure(
         "requests of this run that left not exactly one access line", "", _lines("disagreement")
     ),

@@ -20,13 +20,13 @@ class Caller(PacedUser):
 
     @task
     def work(self):
-        with self.client.get("/slow?seconds=0.1", name="/slow", catch_response=True) as answer:
+        with self.client.get("/slow?seconds=0.06", name="/slow", catch_response=True) as answer:
             if answer.status_code == 503:
                 answer.success()  # refused, as the knee is looked for
 
 
 class Shape(Phases):
-    phases = ramp(first=10, last=70, steps=13, seconds=3.0)  # 40 to 280 requests each second
+    phases = ramp(first=10, last=60, steps=11, seconds=4.0)  # 40 to 240 requests each second
 
 
 def find_knee(story):

@@ -210,6 +210,36 @@ def test_an_exchange_without_a_status_is_an_observed_one():
     assert reconcile(ledger, between(metrics(), metrics({"200": 2, "": 1}))).holds
 
 
+def test_spans_that_went_missing_with_a_killed_worker_are_explained_by_whoever_killed_it():
+    started = 'otel_span_sampling_result="RECORD_AND_SAMPLE"'
+    reading = between(
+        metrics(),
+        metrics(
+            otel_sdk_span_started_total={started: 100, 'otel_span_sampling_result="DROP"': 900},
+            otel_sdk_exporter_span_exported_total={'error_type=""': 40, 'error_type="UNAVAILABLE"': 10},
+            otel_sdk_processor_span_processed_total={'error_type=""': 50, 'error_type="queue_full"': 5},
+            otel_sdk_processor_span_queue_size=15,
+        ),
+    )
+    told = story(reading=reading)
+    assert MEASURES["spans_unexplained"].of(told) == pytest.approx(0.3)
+    assert MEASURES["spans_lost"].of(told) == 15
+    told.facts["spans_at_risk"] = 25
+    assert MEASURES["spans_unexplained"].of(told) == pytest.approx(0.05)
+
+
+def test_knee_between_two_steps():
+    ramp = [step(2, 10, good=100.0), step(4, 20, good=110, refused=2.2449), step(6, 30, good=100, refused=90)]
+    found = knee(ramp, ttfb_p95=0.25, refused_share=0.01, offered_by_user=10.0)
+    assert found.rate == pytest.approx(105, abs=0.1)  # 2 % are refused at 110: 1 % half-way
+
+
+def test_a_hiccup_is_no_knee():
+    ramp = [step(2, 10, good=10.0), step(4, 20, good=10, refused=10), step(6, 30, good=30.0)]
+    found = knee(ramp, ttfb_p95=0.25, refused_share=0.01, offered_by_user=1.0)
+    assert (found.rate, found.broken_at) == (30.0, None)
+
+
 def step(at, users, *, good, refused=0.0, p95=0.01, rss=None, seconds=2.0):
     empty = {"p50": None, "p95": None, "p99": None}
     workers = {"rss": rss or {}, "fds": rss or {}}
@@ -224,7 +254,8 @@ def test_knee_is_the_last_step_within_the_slo():
     ramp = [step(at, 10 * (at // 4 + 1), good=10.0 * (at // 4 + 1)) for at in range(0, 16, 2)]
     ramp += [step(16, 50, good=0.0), step(18, 50, good=38, refused=12, p95=0.4)]
     found = knee(ramp, ttfb_p95=0.25, refused_share=0.01, offered_by_user=1.0)
-    assert (found.rate, found.users, found.broken_at) == (40.0, 40, 50.0)
+    assert (found.users, found.broken_at) == (40, 50.0)
+    assert found.rate == pytest.approx(40, abs=0.2)
     assert "400 ms" in str(found)
     assert "24.0% of the requests are refused" in str(found)
 
@@ -291,6 +322,10 @@ def test_a_breach_says_what_was_measured_and_what_is_asked():
 )
 def test_values_as_people_write_them(value, unit, said):
     assert spoken(value, unit) == said
+
+
+def test_what_must_hold_is_asked_with_yes():
+    assert str(Finding("reconciled", 0.0, exactly(1))).startswith("reconciled: no, yes is asked")
 
 
 def test_every_measure_can_be_taken_of_an_empty_run():

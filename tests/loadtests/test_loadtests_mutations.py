@@ -102,8 +102,8 @@ def test_a_bad_server_breaks_the_threshold(tmp_path, scenario, arguments, second
 
 @pytest.mark.full
 def test_knee_of_a_server_whose_capacity_is_known(tmp_path):
-    # 20 requests at a time, 0.1 s each: 200 in a second.
-    run = Run(tmp_path, "ramp_to_break", "--workers", "1", "--server=--limit-concurrency 20")
+    # 12 requests at a time, 0.06 s each: 200 in a second.
+    run = Run(tmp_path, "ramp_to_break", "--workers", "1", "--server=--limit-concurrency 12")
     assert run.code == 0, run.said
     assert run.report["facts"]["knee_rate"] == pytest.approx(200, rel=0.25), run.said
     assert [text for text in run.lines if "knee: " in text and "are refused" in text]

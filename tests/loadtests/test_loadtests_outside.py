@@ -151,6 +151,7 @@ def a_story():
     timeline = [step(at, 5, good=5.0) for at in range(2, 12, 2)]
     found = story(ledger, reading=between(metrics(), metrics({"200": 9})), timeline=timeline)
     found.facts["knee"] = "40 requests/s"
+    found.marks.append((4.0, "SIGHUP: all"))
     return found
 
 
@@ -168,6 +169,7 @@ def test_report_is_a_whole_page_that_escapes_what_servers_say():
     assert "BROKEN" in text
     assert "kept" in text
     assert "40 requests/s" in text
+    assert "4 s: SIGHUP: all" in text
     assert "10 sent = 9 observed + 1 that the server never saw" in text
 
 
@@ -210,6 +212,12 @@ def test_chart_has_gaps_grid_and_nothing_for_nothing():
     assert found.count("<circle") == 1
     assert "Nothing was measured" in chart("t", [Curve("a", "red", [(0, None)])], str)
     assert [nice_step(top) for top in (4, 12, 0.9)] == [1, 5, 0.2]
+
+
+def test_chart_marks_what_was_done_to_the_server():
+    found = chart("t", [Curve("a", "red", [(0, 1.0), (10, 2.0)])], str, [(5, "SIGKILL <b>")])
+    assert found.count('class="mark"') == 1
+    assert "5 s SIGKILL &lt;b&gt;" in found
 
 
 def test_times_on_the_command_line():
