@@ -88,7 +88,10 @@ class Server:
         self.access_log, self.log = folder / "access.log", folder / "server.log"
         with self.access_log.open("wb") as out, self.log.open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "obsserve", *command], stdout=out, stderr=err
+                [sys.executable, "-m", "obsserve", *command],
+                stdout=out,
+                stderr=err,
+                env={**environment(), "LOADTESTS_FOLDER": str(folder)},  # for mutants that remember
             )
 
     def addresses(self) -> tuple[str, str]:
