@@ -30,7 +30,7 @@ from loadtests.annotations import Annotation
 from loadtests.expectations import SCENARIOS
 from loadtests.ledger import Ledger
 from loadtests.scrape import Between, ScrapeError, read
-from loadtests.shapes import Phases
+from loadtests.shapes import Flat, Phases
 from loadtests.story import Story, point
 from loadtests.thresholds import MEASURES, Bound, judge
 
@@ -45,6 +45,7 @@ class Observer:
         self.fresh = Ledger()  # of the run, since the last line
         self.total = Ledger()  # of the run
         self.facts = {}  # what a scenario found out besides
+        self.users = {}  # of each worker, as last reported
         self.marks = []  # what was done to the server
         self.concluders = []  # called with the story before it is judged
         self.timeline = []
@@ -126,6 +127,13 @@ class Observer:
         self.slo = self.thresholds()
         if isinstance(environment.shape_class, Phases):
             environment.shape_class.scale(self.options.num_users, self.options.run_time)
+        elif environment.shape_class is None and self.options.run_time:
+            # Locust's own end gives its workers half a second for their last report.
+            users, spawn_rate = self.options.num_users or 1, self.options.spawn_rate or 1
+            environment.shape_class = Flat(users, spawn_rate, self.options.run_time)
+            environment.shape_class.runner = runner
+        if isinstance(environment.shape_class, Phases):
+            environment.shape_class.is_quiet = self.is_quiet
         if isinstance(runner, MasterRunner):
             environment.events.worker_report.add_listener(self.reported)
         if self.options.server_metrics:
@@ -170,11 +178,17 @@ class Observer:
         )
 
     def report(self, client_id, data):
+        data["obsserve_users"] = self.environment.runner.user_count  # none: these are the last of the books
         data["obsserve"] = self.books.drain()
 
     def reported(self, client_id, data):
         if "obsserve" in data:
             self.fresh.merge(data["obsserve"])
+            self.users[client_id] = data["obsserve_users"]
+
+    def is_quiet(self):
+        """Whether all users have gone, and what they did has been reported."""
+        return not any(self.users.values()) and not self.environment.runner.user_count
 
     def start(self, environment, **_):
         if self.ticker is not None:

@@ -6,11 +6,15 @@ the two sides are compared.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from locust import LoadTestShape
 
-SETTLE_SECONDS = 3.0
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SETTLE_SECONDS = 1.0
+LONGEST_SETTLE_SECONDS = 20.0
 MOST_SPAWNED = 100.0  # users each second; beyond that Locust warns
 
 
@@ -37,6 +41,9 @@ class Phases(LoadTestShape):
         super().__init__()
         self.plan = self.phases
         self.over_at: float | None = None
+        self.is_quiet: Callable[[], bool] = lambda: (
+            True
+        )  # whether all users have gone, and all reports have come
 
     def scale(self, users: int | None, seconds: float | None) -> None:
         """Make the highest phase have so many users, and the whole take so long."""
@@ -56,11 +63,6 @@ class Phases(LoadTestShape):
         """How long it takes, without the end."""
         return sum(one.seconds for one in self.plan)
 
-    @property
-    def settle_seconds(self) -> float:
-        """How long the end takes at least; workers in other processes report in their own time."""
-        return SETTLE_SECONDS if getattr(self.runner, "clients", None) else 1.0
-
     def tick(self) -> tuple[int, float] | None:
         """Return users and spawn rate for now, None when the run is over."""
         now = self.get_run_time()
@@ -71,6 +73,17 @@ class Phases(LoadTestShape):
                 return one.users, one.spawn_rate
         if self.over_at is None:
             self.over_at = now
-        if now < self.over_at + self.settle_seconds:
+        waited = now - self.over_at
+        if waited < SETTLE_SECONDS or (not self.is_quiet() and waited < LONGEST_SETTLE_SECONDS):
             return 0, MOST_SPAWNED
         return None
+
+
+class Flat(Phases):
+    """So many users for so long: what --users, --spawn-rate and --run-time ask for without any shape."""
+
+    abstract = True
+
+    def __init__(self, users: int, spawn_rate: float, seconds: float) -> None:
+        self.phases = (Phase(users, seconds, spawn_rate),)
+        super().__init__()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from test_loadtests_runs import ROOT, Run, locust  # noqa: F401  (a fixture for all tests here)
+from test_loadtests_runs import ROOT, Run, locust, patient  # noqa: F401  (a fixture for all tests here)
 
 from loadtests.expectations import SCENARIOS
 
@@ -112,7 +112,7 @@ def test_knee_of_a_server_whose_capacity_is_known(tmp_path):
 @pytest.mark.full
 @pytest.mark.parametrize("scenario", ["steady", "websocket_chat"])
 def test_a_master_and_two_workers(tmp_path, scenario):
-    run = Run(tmp_path, scenario, "--run-time", "8s", "--processes", "2")
+    run = Run(tmp_path, scenario, "--run-time", "8s", "--processes", "2", *patient(scenario))
     assert run.code == 0, run.said
     assert run.report["reconciliation"]["holds"]
     assert run.report["reconciliation"]["lost"] == 0
