@@ -205,8 +205,6 @@ def printed(config: Config) -> str:
             if value is None and option.words_for_none:
                 value = option.words_for_none[0]
             assignment = f"{option.name} = {_toml(value)}" if value is not None else f"# {option.name} ="
-            if option.name == "log_hash_key" and value is not None:
-                assignment = f"# {option.name} = a secret"
             lines.append(f"{assignment:<42}  # {config.origins.get(option.name, 'default')}")
     return "\n".join(lines).lstrip()
 

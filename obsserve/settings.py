@@ -379,7 +379,7 @@ class Settings:
         help="A query key whose value stays readable in the log. May be given several times.")
     log_client_ip: ClientIP = option("keep", group=LOGGING, choices=get_args(ClientIP),
         help="What is logged of clients' addresses: mask keeps /24 and /48, hash a keyed hash.")
-    log_hash_key: str | None = option(None, group=LOGGING, check=filled_text, metavar="SECRET",
+    log_hash_key: str | None = option(None, group=LOGGING, check=filled_text, metavar="SECRET", secret=True,
         help="The key of hashed log fields; better given in the environment than as a flag.")
     log_request_header: tuple[str, ...] = option((), group=LOGGING, check=header_name, metavar="NAME", multiple=True,
         help="Log this request header; the values of those that carry secrets are hidden. May be given several times.")
