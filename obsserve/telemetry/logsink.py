@@ -24,7 +24,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TextIO
 
 from obsserve.telemetry.logfile import ends_within_a_line, is_regular, take_back
@@ -84,7 +84,7 @@ class LogCounters(Protocol):
 
     def add(self, stream: Stream, result: Result, n: int = 1) -> None: ...
     def truncated(self, stream: Stream) -> None: ...
-    def write_error(self, error: OSError) -> None: ...
+    def write_error(self, error: OSError, n: int = 1) -> None: ...
     def write_seconds(self, seconds: float) -> None: ...
     def set_queue(self, records: int, capacity: int) -> None: ...
 
@@ -94,7 +94,7 @@ class NoCounters:
 
     def add(self, stream: Stream, result: Result, n: int = 1) -> None: ...
     def truncated(self, stream: Stream) -> None: ...
-    def write_error(self, error: OSError) -> None: ...
+    def write_error(self, error: OSError, n: int = 1) -> None: ...
     def write_seconds(self, seconds: float) -> None: ...
     def set_queue(self, records: int, capacity: int) -> None: ...
 
@@ -219,8 +219,7 @@ class LogSink:
             if count:
                 counters.add(stream, result, count)
         for number, count in errors.items():
-            for _ in range(count):
-                counters.write_error(OSError(number, os.strerror(number)))
+            counters.write_error(OSError(number, os.strerror(number)), count)
         if seconds:
             counters.write_seconds(seconds)
         if self._reports_queue:
@@ -278,14 +277,23 @@ class LogSink:
             error = self._write(*entry)
             if error is None:
                 pause = _FIRST_PAUSE
-            elif error.errno in _LASTING:
-                continue  # nothing is gained by keeping the lines that wait
-            elif self._impatient.wait(pause):
+                continue
+            if error.errno in _LASTING:
+                self._give_up_waiting()
+            if self._impatient.wait(pause):
                 pause = _FIRST_PAUSE
                 if not self._closing.is_set():
                     self._impatient.clear()
             else:
                 pause = min(pause * 2, _LAST_PAUSE)
+
+    def _give_up_waiting(self) -> None:
+        """Count what waits as failed: nothing is gained by keeping it."""
+        with suppress(Empty):
+            while (entry := self._queue.get_nowait()) is not None:
+                stream, lines, count = entry
+                self._settle(stream, count, len(lines), "failed")
+            self._queue.put(None)
 
     def _write(self, stream: Stream, lines: Lines, count: int) -> OSError | None:
         """Write these lines; return what went wrong, with the rest counted as failed."""

@@ -503,11 +503,11 @@ class LogCounters:
         """Count a record that was cut."""
         self._mine().truncated.add(1.0, stream)
 
-    def write_error(self, error: BaseException) -> None:
-        """Count a write that failed."""
+    def write_error(self, error: BaseException, n: int = 1) -> None:
+        """Count writes that failed in the same way."""
         number = error.errno if isinstance(error, OSError) else None
         name = errno.errorcode.get(number or 0, "other")
-        self._mine().write_errors.add(1.0, name.lower())
+        self._mine().write_errors.add(n, name.lower())
 
     def write_seconds(self, seconds: float) -> None:
         """Count the time that a write took."""

@@ -140,7 +140,7 @@ def test_a_stderr_that_nobody_reads_any_more():
 
 
 class Rotations(threading.Thread):
-    """Renames a server's log file and tells the server, five times a second."""
+    """Renames a server's log file and tells the server, once a second."""
 
     def __init__(self, server, log):
         super().__init__()
@@ -149,7 +149,7 @@ class Rotations(threading.Thread):
         self.done = 0
 
     def run(self):
-        while not self._over.wait(0.2):
+        while not self._over.wait(1.0):
             if self._log.exists():
                 self._log.rename(self._log.with_suffix(".1"))
             self._server.process.send_signal(signal.SIGUSR1)
@@ -184,7 +184,7 @@ class Pair:
         samples = self._servers["faulty"].metrics()
         return total(samples, "process_resident_memory_bytes"), total(samples, "process_open_fds")
 
-    def compare(self, rounds=6, seconds=2):
+    def compare(self, rounds=14, seconds=1):
         """Return the faulty server's throughput as a share of the other's; nothing of it may grow."""
         for name in self._servers:
             self._measure(name, 2)
@@ -195,7 +195,9 @@ class Pair:
         end_memory, end_descriptors = self._size()
         assert end_memory - memory < 8 << 20  # what waits to be written is bounded at 4 MiB
         assert end_descriptors <= descriptors + 40  # connections that are being closed
-        share = statistics.median(self._rates["faulty"]) / statistics.median(self._rates["healthy"])
+        # Of neighbours in time: the machine is not equally fast all the time.
+        pairs = zip(self._rates["faulty"], self._rates["healthy"], strict=True)
+        share = statistics.median(faulty / healthy for faulty, healthy in pairs)
         print(f"{self._path}: {share:.3f} of the throughput without the fault", self._rates)
         return share
 
@@ -219,7 +221,7 @@ class TestThroughput:
         faulty = serve("apps:plain", *BASE, "--access-log-file", str(log))
         with Rotations(faulty, log) as rotations:
             assert Pair(program, healthy, faulty).compare() > 0.95
-        assert rotations.done > 50
+        assert rotations.done > 20
         assert access(accounted(faulty), "failed", "dropped") == 0
 
     def test_stderr_without_a_reader(self, serve, program):

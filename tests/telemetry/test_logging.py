@@ -417,8 +417,8 @@ class Counted:
     def add(self, stream, result, n=1):
         self.results.append((stream, result, n))
 
-    def write_error(self, error):
-        self.errors.append(error.errno)
+    def write_error(self, error, n=1):
+        self.errors += [error.errno] * n
 
     def write_seconds(self, seconds):
         pass

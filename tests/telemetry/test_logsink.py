@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections import Counter
 
@@ -36,8 +37,8 @@ class Counted:
     def truncated(self, stream):
         raise AssertionError
 
-    def write_error(self, error):
-        self.errors[errno.errorcode[error.errno]] += 1
+    def write_error(self, error, n=1):
+        self.errors[errno.errorcode[error.errno]] += n
 
     def write_seconds(self, seconds):
         self.seconds += seconds
@@ -245,17 +246,23 @@ def test_pauses_grow_while_the_descriptor_fails(monkeypatch):
     os.close(fd)
 
 
-def test_a_pipe_without_a_reader_is_not_waited_for(pipe, monkeypatch):
+def test_what_waits_for_a_pipe_without_a_reader_has_failed(pipe, monkeypatch):
     reader, writer = pipe
     os.close(reader)
     counted = Counted()
     sink = LogSink(writer, capacity_bytes=1 << 20, counters=counted)
-    monkeypatch.setattr(sink._impatient, "wait", lambda seconds: pytest.fail("it waits"))
-    for number in range(100):
+    paused, go = threading.Event(), threading.Event()
+    monkeypatch.setattr(sink._impatient, "wait", lambda seconds: (paused.set(), go.wait(10)) and False)
+    sink.offer(line(0))
+    assert paused.wait(10)
+    for number in range(1, 100):
         sink.offer(line(number))
+    go.set()
     flushed(sink, counted, "failed", 100)
+    assert counted.errors == {"EPIPE": 2}
     sink.close(10)
-    assert counted.errors == {"EPIPE": 100}
+    assert counted.of("failed") == 100
+    assert not sink.writing
 
 
 def test_a_closed_reader_is_counted(pipe):
