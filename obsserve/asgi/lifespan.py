@@ -111,6 +111,8 @@ class Lifespan:
                 self._stopped.set_exception(LifespanFailedError("the application's lifespan raised", failure))
             else:
                 self._stopped.set_result(None)
+        elif isinstance(failure, asyncio.CancelledError):
+            pass  # nobody waits for its end: a shutdown that is in a hurry, or out of time
         elif failure is not None and not _failed(self._started) and not _failed(self._stopped):
             self._failed = True  # while it should have served, or after it said that it had stopped
             self._report("the application's lifespan raised", failure)

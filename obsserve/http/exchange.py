@@ -109,6 +109,8 @@ class Exchange(Record):
     _remaining = 0
     _head: ResponseHead
     waiters: Waiters | None
+    # The application was told that its client is gone, because the server is about to be.
+    dismissed = False
 
     def __init__(self, connection: Connection, began: float) -> None:
         self.connection = connection
@@ -187,6 +189,9 @@ class Exchange(Record):
                 return {"type": "http.disconnect"}
             if self._body is not None or (self.body_complete and not self._delivered):
                 return self._take_body()
+            if self._delivered and self.connection.server.dismissing:
+                self.dismissed = True
+                return {"type": "http.disconnect"}
             if self.waiters is None:
                 self.waiters = Waiters(self.connection.server.loop)
             await self.waiters.wait()
@@ -240,6 +245,9 @@ class Exchange(Record):
                 reporter.app_exception(self, exception, after_end=True)
             return
         self.exception = exception
+        if self.dismissed:
+            self.answer_and_end(catalogue.WORKER_SHUTDOWN)
+            return
         if self.phase == STREAMING:
             self.end(catalogue.APP_EXCEPTION_AFTER_START)
         else:
@@ -249,7 +257,9 @@ class Exchange(Record):
     def app_returned(self, result: object) -> None:
         if result is not None:
             self._misuse("bad_message", f"the application returned {type(result).__name__}, not None")
-        if self.phase == EXPECT_START:
+        if self.dismissed and self.phase != DONE:
+            self.answer_and_end(catalogue.WORKER_SHUTDOWN)
+        elif self.phase == EXPECT_START:
             self._misuse("no_response", "the application returned without a response")
             self.answer_and_end(catalogue.APP_NO_RESPONSE)
         elif self.phase in (HELD, STREAMING):

@@ -124,6 +124,8 @@ class ServerState:
         self.active = 0
         self.draining = False
         self.drain_started = 0.0
+        # The time to drain is nearly over: applications that wait for their client to leave are told that it has.
+        self.dismissing = False
         # Takes over a connection on which a WebSocket was asked for; None while none is served.
         self.websocket_taker: Callable[[Connection, Exchange, bytes], None] | None = None
 

@@ -26,11 +26,11 @@ from obsserve.logconfig import BUILT_IN
 from obsserve.server import listeners, tuning
 from obsserve.server.acceptance import Acceptance
 from obsserve.server.customprotocol import acceptor
+from obsserve.server.drain import LAST_MOMENT, Drain
 from obsserve.server.observation import Observation
 from obsserve.server.proxyprotocol import ProxyHeader
 from obsserve.server.reporter import Reporter
 from obsserve.server.ticker import INTERVAL, Ticker, http_date
-from obsserve.telemetry import catalogue
 from obsserve.telemetry.logging import adopt_structlog, server_logger
 from obsserve.websocket.codec import codec_named
 from obsserve.websocket.connection import WebSocketOptions
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from obsserve.server.tls import TLS
     from obsserve.settings import Settings
 
-# What the end of a shutdown may take when its budget is used up: the lifespan and the last log lines.
-LAST_MOMENT: Final = 1.0
 # What the telemetry of a start that failed may take: exporters are still being imported then.
 FIRST_EXPORT: Final = 5.0
 
@@ -334,8 +332,9 @@ class Server:
             server.close()
         for sock in (*self._sockets, *(sockets or ())):
             sock.close()
-        if not await self._wait_until_drained(deadline):
-            await self._interrupt()
+        await Drain(
+            state, self._log, deadline=deadline, budget=timeout, hurried=lambda: self.force_exit
+        ).run()
         if not self.force_exit:
             await self._stop_application(_remaining(deadline))
         self._ticker.stop()
@@ -348,36 +347,6 @@ class Server:
             self._log.info("server.leave", message="Not ready any more; still serving", delay_seconds=seconds)
         while self.delays_shutdown and not self.force_exit and perf_counter() < end:  # noqa: ASYNC110 - set by signals
             await asyncio.sleep(INTERVAL / 2)
-
-    async def _wait_until_drained(self, deadline: float | None) -> bool:
-        state = self.server_state
-        while state.connections or state.tasks:
-            if self.force_exit or (deadline is not None and perf_counter() >= deadline):
-                return False
-            await asyncio.sleep(INTERVAL / 2)
-        return True
-
-    async def _interrupt(self) -> None:
-        """End what did not end by itself, and say who held the shutdown up."""
-        state = self.server_state
-        for exchange in [c.open_exchange for c in state.connections]:
-            if exchange is None:
-                continue
-            self._log.warning(
-                "drain.interrupted",
-                message=f"{exchange.method} {exchange.raw_path.decode('ascii', 'replace')} did not end in time",
-                request_id=exchange.request_id,
-                age_seconds=round(perf_counter() - exchange.began, 3),
-            )
-        for connection in tuple(state.connections):
-            connection.abandon(catalogue.WORKER_SHUTDOWN)
-        for task in tuple(state.tasks):
-            task.cancel()
-        if state.tasks:
-            await asyncio.wait(tuple(state.tasks), timeout=LAST_MOMENT)
-        for connection in tuple(state.connections):
-            connection.close("shutdown", abort=True)
-        await asyncio.sleep(0)  # connection_lost is called on the next turn
 
     async def _stop_application(self, seconds: float | None) -> None:
         began = perf_counter()

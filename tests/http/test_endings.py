@@ -144,3 +144,31 @@ def test_each_ending(serve, detail):
         assert client.gone
         assert client.connection.close_reason == ending.close_reason
     assert record.response_size == len(client.received)
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_who_waits_for_the_client_is_told_at_the_end_of_a_drain(serve, raises):
+    """A stream that has read its request gets a disconnect; one whose request still comes does not."""
+    told = []
+
+    async def app(scope, receive, send):
+        await start(send)
+        await body(send, b"part", more=True)
+        while (message := await receive())["type"] == "http.request":
+            pass
+        told.append(message["type"])
+        if raises:
+            raise OSError("the client has left")
+
+    site = serve(app)
+    waiting = site.client().send(GET)
+    uploading = site.client().send(request(b"POST", b"/", CHUNKED))
+    site.state.dismissing = True
+    for client in (waiting, uploading):
+        client.connection.open_exchange.wake()
+    site.settle()
+    assert told == ["http.disconnect"]
+    assert site.endings == ["worker_shutdown"]
+    assert not site.reporter.exceptions
+    assert not site.reporter.misuses
+    assert uploading.connection.open_exchange is not None
