@@ -18,9 +18,10 @@ from obsserve.admin.app import AdminState
 from obsserve.admin.server import AdminServer
 from obsserve.errors import StartupError
 from obsserve.telemetry import catalogue, runtime
-from obsserve.telemetry.cells import Base, Cells
+from obsserve.telemetry.cells import Cells
 from obsserve.telemetry.exposition import Exposition
 from obsserve.telemetry.metrics import rows_for
+from obsserve.telemetry.regions import Regions
 from obsserve.version import __version__
 from obsserve.workers import DRAINING, READY, STARTING, worker_config
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from obsserve.settings import Settings
-    from obsserve.telemetry.cells import CellsReader, Labels
+    from obsserve.telemetry.cells import Labels, Row
 
 __all__ = ["child_exit", "on_exit", "on_starting", "post_fork", "pre_fork"]
 
@@ -59,6 +60,17 @@ class _State(AdminState):
         return [] if self._fleet.count("ready") else ["no_ready_workers"]
 
 
+class _ArbiterRegions(Regions):
+    """The regions by worker; which of them drain, they say themselves."""
+
+    def rows(self) -> tuple[list[Row], list[Row]]:
+        """Return the rows, without the gauges of workers that drain."""
+        for worker in self.keys():
+            if worker.life[0] == DRAINING:
+                self.retire(worker)
+        return super().rows()
+
+
 class _Fleet:
     """The workers of one arbiter, as far as metrics go."""
 
@@ -67,8 +79,8 @@ class _Fleet:
         self._arbiter = arbiter
         self._settings = settings
         self._instance = str(uuid.uuid4())
-        self._workers: dict[Any, CellsReader] = {}
-        self._base = Base()
+        self._workers: set[Any] = set()
+        self._regions = _ArbiterRegions()
         self._restarts = dict.fromkeys(_REASONS, 0)
         self._started = False
         self.stopping = False
@@ -81,11 +93,10 @@ class _Fleet:
             runtime.readiness(lambda: not self._state.unready_reasons()),
             self._figures,
         )
-        # The dictionary's own view: a region is in it until it is folded.
-        self._exposition = Exposition(self._workers.values(), sources, self._base)
-        self.admin = AdminServer(settings.metrics_host, settings.metrics_port, self._state, self._exposition)
-        lock = self._exposition.lock
-        # No fork while a scrape holds the locks that a child would inherit.
+        exposition = Exposition(self._regions, sources)
+        self.admin = AdminServer(settings.metrics_host, settings.metrics_port, self._state, exposition)
+        lock = exposition.lock
+        # No fork while a scrape holds the locks that a child would inherit: it takes all others under this one.
         os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
     def add(self, worker: Any) -> None:
@@ -96,16 +107,14 @@ class _Fleet:
         worker.instance = self._instance
         settings = self._settings
         worker.cells = Cells.create(rows_for(settings.metrics_max_series, body_sizes=settings.has_body_sizes))
-        with self._exposition.lock:
-            self._workers[worker] = worker.cells.reader()
+        self._workers.add(worker)
+        self._regions.add(worker, worker.cells.reader())
 
     def remove(self, worker: Any) -> None:
-        with self._exposition.lock:
-            reader = self._workers.pop(worker, None)
-            if reader is None:
-                return
-            self._base.fold(reader)
-        reader.close()
+        if worker not in self._workers:
+            return
+        self._workers.discard(worker)
+        self._regions.fold(worker)
         worker.cells.close()
         if not self.stopping:
             self._restarts[self._reason(worker)] += 1

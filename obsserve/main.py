@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -71,18 +71,21 @@ def _serve(config: Config, *, process_ends: bool = False) -> None:
 
         Supervisor(config).run()
         return
-    config.import_app()  # as uvicorn, before there is a loop; a module that is not there is the likeliest mistake
-
-    from obsserve.server.server import Server  # noqa: PLC0415  (see __getattr__)
-    from obsserve.server.servicemanager import ServiceManager  # noqa: PLC0415
-
-    server = Server(config)
-    server.service_manager = ServiceManager(os.environ)
-    # From before the server captures signals until after it has given them back: one that comes twice, as from
-    # an init system that signals the whole group, must not kill a process that is about to end cleanly.
+    # From before the application is imported until after the server has given signals back: the first process of a
+    # container has no default action for SIGTERM, and one that comes twice, as from an init system that signals the
+    # whole group, must not kill a process that is about to end cleanly.
     in_main_thread = threading.current_thread() is threading.main_thread()
-    original = signal.signal(signal.SIGTERM, server.handle_exit) if in_main_thread else None
+    original = signal.signal(signal.SIGTERM, _leave) if in_main_thread else None
     try:
+        config.import_app()  # as uvicorn, before there is a loop; a module that is not there is the likeliest mistake
+
+        from obsserve.server.server import Server  # noqa: PLC0415  (see __getattr__)
+        from obsserve.server.servicemanager import ServiceManager  # noqa: PLC0415
+
+        server = Server(config)
+        server.service_manager = ServiceManager(os.environ)
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, server.handle_exit)
         server.run()
     except KeyboardInterrupt:
         return
@@ -100,6 +103,11 @@ def _occupy_standard_descriptors() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest that is free
+
+
+def _leave(_signal: int, _frame: object) -> NoReturn:
+    """End at once: there is no server yet that would have to drain."""
+    sys.exit(0)
 
 
 @contextmanager

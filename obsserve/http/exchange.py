@@ -13,6 +13,7 @@ short path for a complete body of the announced length, which is what most respo
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from http import HTTPStatus
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -241,7 +242,8 @@ class Exchange(Record):
                 reporter.app_exception(self, exception, after_end=False)
                 return
             # A request whose client is gone or whose time is up was cancelled, or noticed it: no news.
-            if self.ending is COMPLETE:
+            cut_off = self.connection.server.dismissing and isinstance(exception, CancelledError)
+            if self.ending is COMPLETE and not cut_off:
                 reporter.app_exception(self, exception, after_end=True)
             return
         self.exception = exception

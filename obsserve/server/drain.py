@@ -90,6 +90,7 @@ class Drain:
     async def _interrupt(self) -> None:
         """End what did not end by itself, and say who held the shutdown up."""
         state = self._state
+        state.dismissing = True
         self._name(list(self._held_up_by()))
         for connection in tuple(state.connections):
             connection.abandon(catalogue.WORKER_SHUTDOWN)
@@ -109,23 +110,34 @@ class Drain:
             self._log.warning("drain.interrupted", message=f"{more} more did not end in time", count=more)
 
     def _held_up_by(self) -> Iterator[dict[str, Any]]:
-        known = set()
+        told = set()
         for connection in tuple(self._state.connections):
             exchange: Any = connection.open_exchange
-            what = "" if exchange is None else exchange.method
+            what = ""
             if exchange is None and isinstance(connection.successor, WebSocketConnection):
-                exchange, what = connection.successor.session.exchange, "WebSocket"
-            if exchange is None:
-                continue
-            known.add(exchange.task)
-            yield {
-                "message": f"{what} {exchange.raw_path.decode('ascii', 'replace')} did not end in time",
-                "request_id": exchange.request_id,
-                "age_seconds": round(perf_counter() - exchange.began, 3),
-                **_progress(connection, exchange),
-            }
-        for task in self._state.tasks - known:
-            yield {"message": "What a request left running did not end in time", "stack": _stack(task)}
+                exchange, what = connection.successor.session.exchange, "WebSocket "
+            if exchange is not None:
+                told.add(exchange.task)
+                yield {**_named(exchange, what), **_progress(connection, exchange)}
+        for task in self._state.tasks - told:
+            exchange = _exchange_of(task)
+            what = "WebSocket " if exchange.status == 101 else "What was begun by "
+            yield {**_named(exchange, what), "waits_for": "app", "stack": _stack(task)}
+
+
+def _named(exchange: Any, what: str) -> dict[str, Any]:
+    method = "" if what == "WebSocket " else f"{exchange.method} "
+    return {
+        "message": f"{what}{method}{exchange.raw_path.decode('ascii', 'replace')} did not end in time",
+        "request_id": exchange.request_id,
+        "age_seconds": round(perf_counter() - exchange.began, 3),
+    }
+
+
+def _exchange_of(task: asyncio.Task[Any]) -> Any:
+    """Return the exchange whose task this is; its connection may be gone, or at another one."""
+    owner: Any = task.get_coro().cr_frame.f_locals["self"]  # type: ignore[union-attr]  # a method that is awaited
+    return getattr(owner, "exchange", owner)
 
 
 def _progress(connection: Connection, exchange: Any) -> dict[str, Any]:

@@ -244,6 +244,8 @@ class Supervisor:
         workers = tuple(self.fleet.workers)
         timeout = self.settings.timeout_graceful_shutdown
         self.log.info("server.drain", message="Shutting down: the workers drain", timeout_seconds=timeout)
+        for sock in self._sockets:  # who comes now is refused, not left waiting
+            sock.close()
         for worker in workers:
             worker.retire("shutdown")
             if self._interrupted:

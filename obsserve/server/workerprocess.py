@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from multiprocessing import connection, reduction
+from multiprocessing import connection, reduction, resource_tracker
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from obsserve.server.channel import MainChannel
@@ -99,6 +99,8 @@ class WorkerProcess:
         self._process = multiprocessing.get_context("spawn").Process(
             target=serve_post, args=(post,), name=f"obsserve-worker-{slot}"
         )
+        # It lets SIGINT and SIGTERM through when it starts its own process; then not while they are held back.
+        resource_tracker.ensure_running()
         held = (
             signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
             if hasattr(signal, "pthread_sigmask")

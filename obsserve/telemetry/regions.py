@@ -9,7 +9,7 @@ a process's end whole for a scrape: its figures are found either in its region o
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from obsserve.telemetry import catalogue
 from obsserve.telemetry.cells import Base
@@ -53,6 +53,11 @@ class Regions:
             if reader is not None:
                 self._base.fold(reader)
                 reader.close()
+
+    def keys(self) -> list[Any]:
+        """Return the processes whose regions are read."""
+        with self._lock:
+            return list(self._readers)
 
     def rows(self) -> tuple[list[Row], list[Row]]:
         """Return the rows of living processes, and those of the base, as of one moment."""

@@ -10,6 +10,7 @@ handshake is an HTTP exchange, which ends with 101 or with the denial; the sessi
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -109,6 +110,8 @@ class Session:
             self.exception = exception
             self.exchange.connection.server.reporter.app_exception(self.exchange, exception, after_end=True)
             self.close(INTERNAL_ERROR, "", "app")
+        elif self.exchange.connection.server.dismissing and isinstance(exception, CancelledError):
+            pass  # the server has cut it off, and said so
         elif not isinstance(exception, ClientDisconnected):
             self.exchange.connection.server.reporter.app_exception(self.exchange, exception, after_end=True)
 
