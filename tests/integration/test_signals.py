@@ -110,9 +110,23 @@ def ended_well(server, mode):
         assert exits and all(event["exit_code"] == 0 and event["level"] == "info" for event in exits)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm-to-all"])
-def test_a_signal_to_the_whole_group(grouped, mode, sig):
+def some(*wanted):
+    """Every mode; but in the ordinary run only these."""
+    return [mode if mode in wanted else pytest.param(mode, marks=pytest.mark.full) for mode in MODES]
+
+
+@pytest.mark.parametrize("mode", some("workers", "reload"))
+def test_ctrl_c(grouped, mode):
+    signalled(grouped, mode, signal.SIGINT)
+
+
+@pytest.mark.parametrize("mode", some("single", "workers"))
+def test_sigterm_to_the_whole_group(grouped, mode):
+    signalled(grouped, mode, signal.SIGTERM)
+
+
+def signalled(grouped, mode, sig):
+    """Send a signal to the whole group."""
     server = grouped("--timeout-graceful-shutdown", "2", *MODES[mode])
     began = time.monotonic()
     with busy(server):
@@ -121,7 +135,7 @@ def test_a_signal_to_the_whole_group(grouped, mode, sig):
     assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", some("supervised"))
 def test_a_signal_to_the_main_process_only(grouped, mode):
     server = grouped("--timeout-graceful-shutdown", "2", *MODES[mode])
     with busy(server):
@@ -157,7 +171,7 @@ def children(pid):
         return [int(child) for child in file.read().split()]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", some("single", "workers"))
 def test_interrupted_twice(grouped, mode):
     server = grouped("--timeout-graceful-shutdown", "20", *MODES[mode])
     began = time.monotonic()
@@ -171,7 +185,7 @@ def test_interrupted_twice(grouped, mode):
     wait_for(lambda: not members(server.process.pid), "everybody's end")
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", some("single", "workers"))
 def test_interrupted_before_it_serves(grouped, tmp_path, mode):
     """Ctrl-C while the application is imported: no traceback, no process left."""
     folder = tmp_path / "early"
