@@ -241,6 +241,8 @@ class Settings:
         help="Listen on a socket of any family that is already open, by its file descriptor. Sockets of systemd's LISTEN_FDS are taken without it.")
     backlog: int = option(2048, group=LISTENING, check=whole(1), metavar="CONNECTIONS",
         help="How many connections may wait to be accepted.")
+    reuse_port: bool = option(False, group=LISTENING, check=switch,
+        help="Give each worker a listening socket of its own (SO_REUSEPORT), among which the kernel spreads connections evenly; other servers may listen on the same port too.")
 
     workers: int = option(1, group=WORKERS, check=whole(1), metavar="NUMBER", fallback_variable="WEB_CONCURRENCY",
         help="Serve with this many processes, which a main process starts and replaces.")
@@ -476,6 +478,8 @@ class Settings:
             yield Problem("log_hash_key", "hashed fields need a key", "set OBSSERVE_LOG_HASH_KEY to a secret")
         if self.uds is not None and self.fd is not None:
             yield Problem("uds", "it excludes fd", "give one of the two")
+        if self.reuse_port and (self.uds is not None or self.fd is not None):
+            yield Problem("reuse_port", "it is for host and port", "leave it out, or uds and fd")
         if self.proxy_protocol and (not isinstance(self.http, str) or ":" in self.http):
             yield Problem("proxy_protocol", "a protocol class of http does not speak it", "turn it off")
         budget = self.timeout_graceful_shutdown

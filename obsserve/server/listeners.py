@@ -13,7 +13,7 @@ import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.errors import StartupError
 
@@ -42,10 +42,28 @@ def bind_sockets(settings: Settings) -> list[socket.socket]:
             return [_bound_unix(settings.uds, int(settings.uds_permissions, 8))]
         if passed:
             return _copied(passed)
-        return _bound_tcp(settings.host, settings.port)
+        return _bound_tcp(settings.host, settings.port, reuse_port=settings.reuse_port)
     except OSError as error:
         where = _named(settings, passed)
         raise StartupError(f"Cannot listen on {where}: {_reason(error)}") from error
+
+
+def bind_again(sockets: Sequence[socket.socket], settings: Settings) -> list[socket.socket]:
+    """Bind further sockets to the same addresses, with `--reuse-port`.
+
+    Raises:
+        StartupError: an address is not shared.
+    """
+    bound: list[socket.socket] = []
+    try:
+        for sock in sockets:
+            bound.append(socket.socket(sock.family, socket.SOCK_STREAM))
+            _bind(bound[-1], sock.getsockname(), reuse_port=True)
+    except OSError as error:
+        for sock in bound:
+            sock.close()
+        raise StartupError(f"Cannot listen on {_named(settings, range(0))}: {_reason(error)}") from error
+    return bound
 
 
 def passed_descriptors(environ: Mapping[str, str]) -> range:
@@ -103,7 +121,20 @@ def listener_name(sock: socket.socket) -> str:
     return describe(sock).removeprefix("http://").replace("unix socket ", "unix:")
 
 
-def _bound_tcp(host: str, port: int) -> list[socket.socket]:
+def _bind(sock: socket.socket, address: tuple[Any, ...], *, reuse_port: bool) -> None:
+    if os.name == "posix":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        if not hasattr(socket, "SO_REUSEPORT"):
+            raise OSError(errno.ENOPROTOOPT, "this system has no SO_REUSEPORT; leave out --reuse-port")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    sock.bind(address)
+    sock.set_inheritable(True)
+
+
+def _bound_tcp(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
     flags = socket.AI_PASSIVE
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
     sockets: list[socket.socket] = []
@@ -113,11 +144,7 @@ def _bound_tcp(host: str, port: int) -> list[socket.socket]:
         chosen = (address[0], sockets[0].getsockname()[1], *address[2:]) if sockets and port == 0 else address
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
-            if os.name == "posix":
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(chosen)
+            _bind(sock, chosen, reuse_port=reuse_port)
         except OSError as error:
             sock.close()
             if error.errno == errno.EADDRNOTAVAIL and len(found) > 1:
@@ -126,7 +153,6 @@ def _bound_tcp(host: str, port: int) -> list[socket.socket]:
             for other in sockets:
                 other.close()
             raise
-        sock.set_inheritable(True)
         sockets.append(sock)
     if not sockets and absent is not None:
         raise absent

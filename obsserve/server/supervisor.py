@@ -26,7 +26,9 @@ from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
 from obsserve.server import inspection, listeners
 from obsserve.server.fleet import Fleet
 from obsserve.server.servicemanager import ServiceManager
+from obsserve.server.slotsockets import SlotSockets
 from obsserve.server.vitals import STACK_WAIT, Vitals
+from obsserve.server.workerlog import WorkerLog
 from obsserve.server.workerprocess import WorkerProcess
 from obsserve.telemetry import appsnapshots
 from obsserve.telemetry.logging import server_logger, server_sink
@@ -60,6 +62,7 @@ class Supervisor:
         self.config = config
         self.settings = config.settings
         self.log = server_logger()
+        self._tell = WorkerLog(self.log)
         self.slots: dict[int, WorkerProcess] = {}
         self.receivers: dict[str, Callable[[WorkerProcess, dict[str, Any]], None]] = {}
         self._watchers = watchers
@@ -139,14 +142,7 @@ class Supervisor:
         if worker.recycled or self.stopping or self.slots.get(worker.slot) is not worker:
             return
         worker.recycled = True
-        self.log.info(
-            "worker.recycle",
-            message=f"Worker {worker.slot} is to be replaced ({reason})",
-            worker=worker.slot,
-            pid=worker.pid,
-            reason=reason,
-            **fields,
-        )
+        self._tell.to_be_replaced(worker, reason, fields)
         self._soon_run(self._recycle(worker, reason))
 
     def end_unresponsive(self, worker: WorkerProcess, what: str) -> None:
@@ -166,20 +162,19 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._served = asyncio.Event()  # there has been a ready worker
         self._hurried = asyncio.Event()  # somebody waits at a terminal: no delay
-        self._sockets = listeners.bind_sockets(self.settings)
+        self._sockets = SlotSockets(self.settings)
         unix_path = listeners.bound_path(self.settings)
         try:
             factory = self.config.get_loop_factory()
             loop_name = getattr(factory, "__module__", "asyncio").partition(".")[0]
-            self.fleet = Fleet(self.settings, loop_name, self._sockets, self._instance)
+            self.fleet = Fleet(self.settings, loop_name, self._sockets.first, self._instance)
             self.fleet.start()
             try:
                 await self._serve_with_fleet()
             finally:
                 self.fleet.stop()
         finally:
-            for sock in self._sockets:
-                sock.close()
+            self._sockets.close()
             if unix_path is not None:
                 unix_path.remove()
 
@@ -202,7 +197,7 @@ class Supervisor:
 
     def _announce(self, seconds: float) -> None:
         self.fleet.state.started = True
-        for sock in self._sockets:
+        for sock in self._sockets.first:
             where = listeners.describe(sock, "https" if self.config.is_ssl else "http")
             self.log.info(
                 "server.start",
@@ -218,7 +213,7 @@ class Supervisor:
         self._soon_run(self._service_manager.feed_watchdog(self._is_alive))
 
     def _status(self) -> str:
-        return f"Serving on {', '.join(map(listeners.describe, self._sockets))} with {self._count()}"
+        return f"Serving on {', '.join(map(listeners.describe, self._sockets.first))} with {self._count()}"
 
     def _count(self) -> str:
         return "1 worker" if len(self.slots) == 1 else f"{len(self.slots)} workers"
@@ -244,8 +239,7 @@ class Supervisor:
         workers = tuple(self.fleet.workers)
         timeout = self.settings.timeout_graceful_shutdown
         self.log.info("server.drain", message="Shutting down: the workers drain", timeout_seconds=timeout)
-        for sock in self._sockets:  # who comes now is refused, not left waiting
-            sock.close()
+        self._sockets.close()  # who comes now is refused, not left waiting
         for worker in workers:
             worker.retire("shutdown")
             if self._interrupted:
@@ -266,18 +260,13 @@ class Supervisor:
         await asyncio.gather(*(worker.gone.wait() for worker in workers))
 
     def _kill(self, worker: WorkerProcess) -> None:
-        self.log.error(
-            "worker.kill",
-            message=f"Worker {worker.slot} did not stop in time and is killed",
-            worker=worker.slot,
-            pid=worker.pid,
-        )
+        self._tell.killed_late(worker)
         worker.kill()
 
     # --- one worker --------------------------------------------------------------------------
 
     def _start(self, slot: int) -> WorkerProcess:
-        worker = WorkerProcess(self.config, slot, self._sockets, self._instance, self._receive)
+        worker = WorkerProcess(self.config, slot, self._sockets.of(slot), self._instance, self._receive)
         self.fleet.add(worker)
         return worker
 
@@ -324,14 +313,7 @@ class Supervisor:
     async def _end_unresponsive(self, worker: WorkerProcess, what: str) -> None:
         worker.ask_for_stack()
         await asyncio.sleep(STACK_WAIT)
-        self.log.error(
-            "worker.kill",
-            message=f"Worker {worker.slot} is killed: {what}",
-            worker=worker.slot,
-            pid=worker.pid,
-            active_requests=worker.active_requests(),
-            stack=worker.stack() or "none could be had",
-        )
+        self._tell.killed(worker, what)
         worker.kill()
 
     async def _see_off(self, worker: WorkerProcess) -> None:
@@ -374,14 +356,7 @@ class Supervisor:
         kind = message["type"]
         if kind == "ready":
             self._served.set()
-            seconds = round(worker.ready_at - worker.began, 3)
-            self.log.info(
-                "worker.ready",
-                message=f"Worker {worker.slot} is ready",
-                worker=worker.slot,
-                pid=worker.pid,
-                startup_seconds=seconds,
-            )
+            self._tell.ready(worker)
         elif kind == appsnapshots.MESSAGE:
             self.fleet.received(worker, message)
         elif kind == inspection.FOUND:
@@ -401,7 +376,10 @@ class Supervisor:
     def _gone(self, worker: WorkerProcess) -> None:
         cause = worker.cause()
         expected = worker.retired_for is not None
-        self._tell_end(worker, cause, expected=expected)
+        if expected:
+            self._tell.stopped(worker, cause)
+        elif self.fleet.state.started or worker.failure is None or self._keeps_waiting:
+            self._tell.died(worker, cause)  # else the server's own last line will tell it
         self.fleet.remove(worker)
         if self.stopping:
             return
@@ -417,32 +395,6 @@ class Supervisor:
             self._fail(*(worker.failure or (f"Worker {worker.slot} ended before it served.",)))
         elif is_current and worker.slot not in self._replacing:
             self._respawn(worker.slot)
-
-    def _tell_end(self, worker: WorkerProcess, cause: str, *, expected: bool) -> None:
-        code = worker.exit_code
-        fields: dict[str, Any] = {
-            "worker": worker.slot,
-            "pid": worker.pid,
-            "reason": cause,
-            "exit_code": code,
-        }
-        if not expected:
-            fields["active_requests"] = worker.active_requests()
-            if worker.resident:
-                fields["resident_bytes"] = worker.resident
-        if code is not None and code < 0:
-            fields["signal"] = signal.Signals(-code).name
-        if expected:
-            self.log.info("worker.exit", message=f"Worker {worker.slot} has stopped ({cause})", **fields)
-            return
-        if not self.fleet.state.started and worker.failure is not None and not self._keeps_waiting:
-            return  # the server's own last line will tell it
-        said = f"Worker {worker.slot} has died: {fields.get('signal') or f'exit code {code}'} ({cause})"
-        if worker.failure is not None:
-            said = f"Worker {worker.slot} could not start: {worker.failure[0]}"
-            if worker.failure[1]:
-                fields["traceback"] = worker.failure[1]
-        self.log.error("worker.exit", message=said, **fields)
 
     def _tell_wait(self) -> None:
         serving = "The code of before goes on serving" if self.fleet.ready() else "Nothing is served"
@@ -507,10 +459,20 @@ class Supervisor:
             slot = next(slot for slot in range(wanted) if slot not in self.slots)
             self.slots[slot] = self._start(slot)
         else:
-            worker = self.slots.pop(max(self.slots))
-            self.fleet.regions.retire(worker)
-            worker.retire("shutdown")
-            self._soon_run(self._see_off(worker))
+            self._soon_run(self._remove(self.slots.pop(max(self.slots))))
+
+    async def _remove(self, worker: WorkerProcess) -> None:
+        """Let a worker whose slot is given up drain, when others listen where it does."""
+        if not self._sockets.are_shared:
+            self._sockets.give_up(worker.slot)
+            if not await self._replace(0, "reload"):
+                self._sockets.of(worker.slot)  # nobody took over: it stays
+                self.slots[worker.slot] = worker
+                self.fleet.desired += 1
+                return
+        self.fleet.regions.retire(worker)
+        worker.retire("shutdown")
+        await self._see_off(worker)
 
     async def _watch(self, watcher: Callable[[Supervisor], Awaitable[None]]) -> None:
         try:
