@@ -113,17 +113,10 @@ class WorkerProcess:
                 signal.pthread_sigmask(signal.SIG_SETMASK, held)
             theirs.close()
             cells.close()
+        self.pid = self._process.pid or 0
+        self.exit_code: int | None = None  # None while it lives; negative for a signal
         self._reading = asyncio.get_running_loop().create_task(self.channel.read())
         self._watch()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid or 0
-
-    @property
-    def exit_code(self) -> int | None:
-        """The exit code; negative for a signal, None while it lives."""
-        return self._process.exitcode
 
     def heartbeat(self) -> float:
         """Return when its event loop last turned, unix time; 0.0 before it did."""
@@ -171,7 +164,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it now; what it was doing is lost."""
-        with suppress(ProcessLookupError):
+        if self.exit_code is None:
             self._process.kill()
 
     def cause(self) -> str:
@@ -223,6 +216,8 @@ class WorkerProcess:
 
     def _died(self) -> None:
         self._process.join()
+        self.exit_code = self._process.exitcode
+        self._process.close()  # its descriptors are not left to the collector
         self._ending = asyncio.get_running_loop().create_task(self._end())
 
     async def _end(self) -> None:

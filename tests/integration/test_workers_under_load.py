@@ -249,7 +249,7 @@ def footprint(server):
     with open(f"{own}/maps") as maps:
         regions = sum("obsserve" in line or "memfd" in line for line in maps)
     times = []
-    for _ in range(30):
+    for _ in range(20):
         began = time.perf_counter()
         page = httpx.get(server.metrics_url, timeout=10).text
         times.append(time.perf_counter() - began)
@@ -267,7 +267,7 @@ def files():
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("count", [24, pytest.param(1000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("count", [16, pytest.param(1000, marks=pytest.mark.full)])
 def test_many_restarts_leave_nothing_behind(serve, count):
     left = files()
     workers = 4
@@ -285,12 +285,12 @@ def test_many_restarts_leave_nothing_behind(serve, count):
     before = footprint(server)
     for number in range(2, count // workers + 2):
         roll(number)
+    wait_for(lambda: footprint(server)[:2] <= before[:2], "what is held to be as before")
     after = footprint(server)
     metrics = server.metrics()
     assert restarts(server, "reload") >= count
     assert total(metrics, COUNT) == 50
     assert total(metrics, "obsserve_worker_requests_total") == 50
-    assert after[:2] == before[:2]
     assert abs(after[2] - before[2]) <= 2
     assert after[3] < 3 * before[3] + 0.005, (before, after)
     assert server.stop() == 0
