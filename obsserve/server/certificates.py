@@ -55,11 +55,11 @@ def extension(
 
 
 def _client_chain(tls: ssl.SSLObject) -> list[bytes]:
-    whole = getattr(tls, "get_unverified_chain", None)  # Python 3.13
-    if whole is not None:
-        return list(whole())
     leaf = tls.getpeercert(binary_form=True)
-    return [leaf] if leaf else []
+    if not leaf:
+        return []
+    whole = getattr(tls, "get_unverified_chain", None)  # Python 3.13, where it fails if there is none
+    return [leaf] if whole is None else list(whole())
 
 
 def distinguished_name(certificate: Mapping[str, Any]) -> str:

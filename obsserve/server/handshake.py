@@ -158,7 +158,12 @@ class Handshake(asyncio.Protocol):
     def _hand_over(self, transport: asyncio.Transport) -> None:
         protocol: Any = self._protocol
         if isinstance(protocol, Connection):
-            self._describe(protocol, transport.get_extra_info("ssl_object"))
+            try:
+                self._describe(protocol, transport.get_extra_info("ssl_object"))
+            except Exception:
+                transport.abort()  # nobody would ever read from it
+                self._server.connections.discard(cast("Connection", self))
+                raise
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         if self._early:
