@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-units versions floors full lint type docs dashboards bench loadtest clean
+.PHONY: run test test-units versions floors full lint type docs dashboards look bench loadtest clean
 
 run: $(VENV)/.installed  ## serve the demo application, with metrics
 	$(BIN)/obsserve obsserve.demo:app --metrics-port 9100
@@ -41,6 +41,10 @@ docs: $(VENV)/.installed  ## write the generated pages
 
 dashboards: $(VENV)/.installed-test  ## write dashboards, rules and alerts anew from dashboards/src
 	$(BIN)/python -m dashboards.src
+	$(BIN)/python deploy/kubernetes/rules.py
+
+look: $(VENV)/.installed-test  ## draw the dashboards with live data, by Grafana's components in Chromium: docs/images
+	$(BIN)/python -m tests.dashboards.draw docs/images
 
 bench: $(VENV)/.installed-bench  ## SUITE=hello, otlp, signals, post, stream, pipeline, fastapi, latency, scrape, idle, startup
 	$(BIN)/python -m loadtests.bench $(or $(SUITE),hello)
@@ -60,7 +64,10 @@ $(VENV)/.installed-test: $(VENV)/.created pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-bench: $(VENV)/.created pyproject.toml
+$(VENV)/.installed-look: $(VENV)/.installed-test  ## draw the dashboards with live data, by Grafana's components in Chromium: docs/images
+	$(BIN)/python -m tests.dashboards.draw docs/images
+
+bench: $(VENV)/.created pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@ $(VENV)/.installed
 

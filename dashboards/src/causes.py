@@ -320,7 +320,40 @@ def _clients() -> list[Alert]:
 def _telemetry() -> list[Alert]:
     queue, capacity = "otel_sdk_processor_span_queue_size", "otel_sdk_processor_span_queue_capacity"
     failed = "obsserve_metrics_scrape_errors_total"
+    spent, used = "obsserve_telemetry_self_seconds_total", "process_cpu_seconds_total"
+    age = "obsserve_metrics_snapshot_age_seconds"
     return [
+        Alert(
+            "TelemetryExpensive",
+            "warning",
+            "15m",
+            f"{BY} (rate({spent}[5m])) / {BY} (rate({used}[5m])) > {CONFIG.telemetry_share}"
+            f" and {BY} (rate({used}[5m])) > 0.1",
+            "Telemetry takes much of the processor on {{ $labels.instance }}",
+            "{{ $value | humanizePercentage }} of the time that the processes use",
+            "telemetry",
+            "The same machine could serve more requests.",
+            (f"sum by (signal) (rate({spent}[5m]))", f"sum by (instance) (rate({used}[5m]))"),
+            "tracing: a smaller --trace-sample-ratio; access_log: fewer lines; metrics: fewer routes.",
+            {f'{spent}{{signal="tracing"}}': "0+12x60", f'{used}{{worker="0"}}': "0+30x60"},
+            {f'{spent}{{signal="tracing"}}': "0+1x60", f'{used}{{worker="0"}}': "0+30x60"},
+            "50m",
+        ),
+        Alert(
+            "SnapshotStale",
+            "warning",
+            "1m",
+            f"{age} > 30",
+            "Metrics of the application in worker {{ $labels.worker }} of {{ $labels.instance }} are old",
+            "{{ $value | humanizeDuration }} old",
+            "telemetry",
+            "What the application counts itself stands still; the server's own metrics do not.",
+            (age, "time() - (obsserve_worker_last_heartbeat_timestamp_seconds > 0)"),
+            "The worker does not come to answer: its loop is blocked, see loop.stall.",
+            {f'{age}{{worker="0"}}': "60x40"},
+            {f'{age}{{worker="0"}}': "1x40"},
+            commands=(event("loop.stall"),),
+        ),
         Alert(
             "SpanQueueNearFull",
             "warning",

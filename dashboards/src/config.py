@@ -24,6 +24,7 @@ class Config:
         pause_bound: seconds of a garbage collection at p99 that are too many.
         queue_bound: seconds at p95 that a request may wait for the application to start.
         imbalance: the busiest worker's rate divided by the mean; with two workers 1.9 is 95 % on one of them.
+        telemetry_share: of the processor's time, from which on telemetry is expensive.
         near_limit: share of a limit from which on it is near.
         grafana_url: where links in alerts lead; `obsserve export rules --grafana-url` replaces it.
         prometheus_uid: of the provisioned data source.
@@ -42,6 +43,7 @@ class Config:
     pause_bound: float = 0.1
     queue_bound: float = 0.1
     imbalance: float = 1.9
+    telemetry_share: float = 0.15
     near_limit: float = 0.8
     grafana_url: str = "http://localhost:3000"
     prometheus_uid: str = "obsserve-prometheus"

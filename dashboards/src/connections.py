@@ -13,6 +13,7 @@ from .panels import (
     Query,
     below_zero,
     colored,
+    counted,
     heatmap,
     lines,
     logs_link,
@@ -250,6 +251,7 @@ def _bytes() -> Row:
                 Query(now("obsserve_connection_buffered_bytes"), "bytes"),
                 Query(now("obsserve_connections_write_paused"), "paused connections"),
                 links=_LINKS,
+                overrides=(counted("^paused"),),
             ),
         ),
     )
@@ -273,6 +275,7 @@ def _faults() -> Row:
                     total("obsserve_http_protocol_errors_total", "reason", "http_response_status_code"),
                     "{{reason}} {{http_response_status_code}}",
                 ),
+                shade=RED,
                 links=_FAULTS,
             ),
             lines(
@@ -293,6 +296,7 @@ def _faults() -> Row:
                     ),
                     "{{error}}",
                 ),
+                shade=RED,
                 links=_LINKS,
             ),
             lines(
@@ -352,6 +356,7 @@ def _faults() -> Row:
                 "reqps",
                 never(),
                 Query(total("obsserve_http_rejected_requests_total", "reason"), "{{reason}}"),
+                shade=RED,
                 links=_LINKS,
             ),
         ),

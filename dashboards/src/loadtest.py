@@ -179,6 +179,7 @@ def build() -> Json:
                     "reqps",
                     never(),
                     Query(total("obsserve_http_rejected_requests_total", "reason"), "{{reason}}"),
+                    shade=RED,
                     links=CONNECTION_LINKS,
                     width=6,
                 ),

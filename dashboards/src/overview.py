@@ -23,6 +23,7 @@ from .panels import (
     heatmap,
     lines,
     never,
+    outlined,
     page_link,
     quantiles,
     rising,
@@ -38,6 +39,7 @@ from .promql import (
     TTFB,
     added,
     error_ratio,
+    named_route,
     now,
     quantile,
     series,
@@ -170,6 +172,12 @@ def _strip() -> Row:
                 links=ERROR_LINKS,
                 low=None,
                 decimals=1,
+                mappings=(
+                    {
+                        "type": "range",
+                        "options": {"to": 0, "result": {"text": "SPENT", "color": RED, "index": 0}},
+                    },
+                ),
             ),
             stat(
                 "Version",
@@ -219,11 +227,12 @@ def _red() -> Row:
                     "Requests with an error, each second, by `error_type`: a status, an exception's class, or the server's word for it.",
                     "The same word stands in the access line and on the span.",
                     "Anything but client_disconnected.",
-                    "Click for the logs of failed requests; the runbook of ObsserveAppExceptions explains each word.",
+                    "Click for the logs of failed requests; docs/telemetry.md explains each word.",
                 ),
                 "reqps",
                 never(),
                 Query(total(REQUESTS, "error_type", only=ERRORED), "{{error_type}}"),
+                shade=RED,
                 links=ERROR_LINKS,
                 overrides=STATUS_COLORS,
             ),
@@ -279,7 +288,7 @@ def _red() -> Row:
                 Query(now("http_server_active_requests", "instance"), "{{instance}}"),
                 Query(now("obsserve_limit", "instance", only=CONCURRENCY), "limit {{instance}}"),
                 links=WORKER_LINKS,
-                overrides=(colored("^limit", RED),),
+                overrides=(outlined("^limit"),),
             ),
         ),
     )
@@ -349,6 +358,7 @@ def _causes() -> Row:
                 "reqps",
                 never(),
                 Query(total("obsserve_http_rejected_requests_total", "reason"), "{{reason}}"),
+                shade=RED,
                 links=CONNECTION_LINKS,
             ),
             lines(
@@ -388,6 +398,7 @@ def _causes() -> Row:
 def _routes() -> Row:
     busy = total(f"{DURATION}_sum", "http_route")
     whole = f"scalar({total(DURATION + '_sum')})"
+    failed = f"topk(10, {total(REQUESTS, 'http_route', only=FAILED)})"
     return Row(
         "Routes",
         (
@@ -395,16 +406,16 @@ def _routes() -> Row:
                 "Busiest routes",
                 Doc(
                     "The ten routes with the most requests: rate, share that fails, p95 to the first byte, share of all time spent.",
-                    "Sorted by rate; an empty name is what matched no route, 404s of scanners among it.",
+                    "Sorted by rate; what matched no route, 404s of scanners among it, stands under no route.",
                     "A red cell, or a route with few requests and much of the time.",
                     "Click a route.",
                 ),
                 "none",
                 PLAIN,
-                Query(total(REQUESTS, "http_route")),
-                Query(error_ratio("http_route")),
-                Query(quantile(0.95, TTFB, "http_route"), exemplar=True),
-                Query(f"{busy} / {whole}"),
+                Query(named_route(total(REQUESTS, "http_route"))),
+                Query(named_route(error_ratio("http_route"))),
+                Query(named_route(quantile(0.95, TTFB, "http_route")), exemplar=True),
+                Query(named_route(f"{busy} / {whole}")),
                 links=ROUTE_LINKS,
                 columns={
                     "http_route": ("Route", ""),
@@ -415,6 +426,7 @@ def _routes() -> Row:
                 },
                 sort="Requests",
                 limit=10,
+                judged={"Errors": rising(_BUDGET, 0.01)},
                 link_column=(
                     "Route",
                     page_link("routes", "This route", route="${__data.fields.Route:percentencode}"),
@@ -432,7 +444,8 @@ def _routes() -> Row:
                 ),
                 "reqps",
                 never(),
-                Query(f"topk(10, {total(REQUESTS, 'http_route', only=FAILED)}) > 0", "{{http_route}}"),
+                Query(f"{named_route(failed)} > 0", "{{http_route}}"),
+                shade=RED,
                 links=ROUTE_LINKS,
                 height=9,
             ),

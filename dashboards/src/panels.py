@@ -101,6 +101,7 @@ class Panel:
     datasource: tuple[str, str] = ("prometheus", "${datasource}")
     repeat: str | None = None
     identity: int | None = None
+    shade: str | None = None  # one colour for all series: where each of them is bad
 
     def json(self, number: int, x: int, y: int) -> Json:
         """Return the panel in the classic schema, at this place."""
@@ -111,7 +112,7 @@ class Panel:
                 "mode": "absolute",
                 "steps": [{"value": value, "color": color} for value, color in self.steps],
             },
-            "color": {"mode": "thresholds" if self.kind in ("stat", "gauge") else "palette-classic"},
+            "color": self._color(),
             "mappings": list(self.mappings),
             "links": list(self.links),
             "custom": self.custom,
@@ -136,6 +137,13 @@ class Panel:
         if self.repeat is not None:
             panel |= {"repeat": self.repeat, "repeatDirection": "h", "maxPerRow": 4}
         return panel
+
+    def _color(self) -> Json:
+        if self.kind in ("stat", "gauge"):
+            return {"mode": "thresholds"}
+        if self.shade is not None:
+            return {"mode": "shades", "fixedColor": self.shade}
+        return {"mode": "palette-classic-by-name"}  # a worker or a route has the same colour everywhere
 
     def _target(self, query: Query, letter: str, source: Json) -> Json:
         target: Json = {"refId": letter, "datasource": source}
@@ -232,6 +240,24 @@ STATUS_COLORS: Final = (
     colored("^(none|client_disconnected)", PURPLE),
 )
 QUANTILE_COLORS: Final = (colored("p50", GREEN), colored("p95", AMBER), colored("p99", RED))
+
+
+def counted(pattern: str) -> Json:
+    """Return an override: series whose name matches are plain numbers, on an axis of their own at the right."""
+    unit = {"id": "unit", "value": "short"}
+    axis = {"id": "custom.axisPlacement", "value": "right"}
+    return {"matcher": {"id": "byRegexp", "options": f"/{pattern}/"}, "properties": [unit, axis]}
+
+
+def outlined(pattern: str) -> Json:
+    """Return an override: series whose name matches are a dashed red line, as limits are."""
+    parts = (
+        ("color", {"mode": "fixed", "fixedColor": RED}),
+        ("custom.fillOpacity", 0),
+        ("custom.lineStyle", {"fill": "dash", "dash": [8, 6]}),
+    )
+    properties = [{"id": name, "value": value} for name, value in parts]
+    return {"matcher": {"id": "byRegexp", "options": f"/{pattern}/"}, "properties": properties}
 
 
 def below_zero(pattern: str) -> Json:
@@ -376,6 +402,7 @@ def table(
     sort: str = "",
     limit: int = 0,
     link_column: tuple[str, Json] | None = None,
+    judged: dict[str, Steps] | None = None,
     **more: Any,
 ) -> Panel:
     """Return a table of instant queries, joined on their labels.
@@ -391,6 +418,7 @@ def table(
         sort: heading of the column to sort by, descending.
         limit: rows to keep, 0 for all.
         link_column: heading of a column and the link on its cells.
+        judged: heading of a column → thresholds that colour its cells.
         more: further fields of the panel.
     """
     names = list(columns)
@@ -412,6 +440,13 @@ def table(
         for heading, shown in columns.values()
         if shown
     ]
+    for heading, bounds in (judged or {}).items():
+        marked = [{"value": value, "color": color} for value, color in bounds]
+        cells = {"id": "custom.cellOptions", "value": {"type": "color-text"}}
+        thresholds = {"id": "thresholds", "value": {"mode": "absolute", "steps": marked}}
+        coloured = {"id": "color", "value": {"mode": "thresholds"}}
+        matcher = {"id": "byName", "options": heading}
+        overrides.append({"matcher": matcher, "properties": [cells, thresholds, coloured]})
     if link_column is not None:
         matcher = {"id": "byName", "options": link_column[0]}
         overrides.append({"matcher": matcher, "properties": [{"id": "links", "value": [link_column[1]]}]})

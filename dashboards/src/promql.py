@@ -72,6 +72,11 @@ def or_zero(expression: str, beside: str, label: str) -> str:
     return f'{expression} or label_replace(0 * {total(beside)}, "{label}", "none", "", "")'
 
 
+def named_route(expression: str) -> str:
+    """Return an expression by route in which requests without one stand under `no route`, not under nothing."""
+    return f'label_replace({expression}, "http_route", "no route", "http_route", "")'
+
+
 def error_ratio(*by: str, only: str = "") -> str:
     """Return the share of requests that failed, by labels: 0 where none did."""
     extra = f", {only}" if only else ""

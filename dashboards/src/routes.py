@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .config import CONFIG
+from .config import CONFIG, RED
 from .page import Row, page, query_variable, source_variable
 from .panels import (
     ERROR_LINKS,
@@ -156,6 +156,7 @@ def _errors() -> Row:
                     total(REQUESTS, "error_type", "http_route", only=f'error_type!="", {ROUTE}'),
                     "{{error_type}} {{http_route}}",
                 ),
+                shade=RED,
                 links=ROUTE_LINKS,
                 overrides=STATUS_COLORS,
             ),
@@ -173,6 +174,7 @@ def _errors() -> Row:
                     total("obsserve_http_app_exceptions_total", "exception_type", "phase"),
                     "{{exception_type}} {{phase}}",
                 ),
+                shade=RED,
                 links=ERROR_LINKS,
             ),
             lines(
@@ -186,6 +188,7 @@ def _errors() -> Row:
                 "reqps",
                 never(),
                 Query(total("obsserve_http_app_protocol_errors_total", "reason"), "{{reason}}"),
+                shade=RED,
                 links=ERROR_LINKS,
             ),
         ),

@@ -12,6 +12,7 @@ from .panels import (
     Doc,
     Query,
     colored,
+    counted,
     lines,
     never,
     page_link,
@@ -189,6 +190,7 @@ def _logs() -> Row:
                     ),
                     "cut, {{stream}}",
                 ),
+                shade=RED,
                 links=_LINKS,
                 width=6,
             ),
@@ -271,6 +273,7 @@ def _spans() -> Row:
                 Query(now("otel_sdk_span_live"), "open spans"),
                 Query(now("otel_sdk_exporter_span_inflight"), "in export"),
                 links=_LINKS,
+                overrides=(counted("^(open spans|in export)"),),
                 width=6,
             ),
             lines(

@@ -80,7 +80,9 @@ def _state() -> Row:
                 "s",
                 rising(2, 10),
                 Query(
-                    f"time() - {series('obsserve_worker_last_heartbeat_timestamp_seconds', WORKER)}", _EACH
+                    # 0 is a worker that starts and has had no heartbeat yet.
+                    f"time() - ({series('obsserve_worker_last_heartbeat_timestamp_seconds', WORKER)} > 0)",
+                    _EACH,
                 ),
                 links=_LINKS,
                 width=6,
@@ -460,7 +462,7 @@ def _small() -> Row:
                 "percentunit",
                 falling(0.5, 1),
                 Query(
-                    f"avg(time() - {series('obsserve_worker_last_heartbeat_timestamp_seconds')} < bool 10)",
+                    f"avg(time() - ({series('obsserve_worker_last_heartbeat_timestamp_seconds')} > 0) < bool 10)",
                     "answering",
                 ),
                 links=WORKER_LINKS,
