@@ -42,7 +42,7 @@ for (const page of pages) {
     reply.end(js ? script : request.url === "/" ? html : "");
   }).listen(0, "127.0.0.1");
   await new Promise((resolve) => server.once("listening", resolve));
-  const tab = await browser.newPage({ viewport: { width: 1440, height: 900 } });
+  const tab = await browser.newPage({ viewport: { width: 1440, height: 900 }, deviceScaleFactor: 0.65 });
   const said = [];
   tab.on("pageerror", (error) => said.push(String(error)));
   await tab.goto(`http://127.0.0.1:${server.address().port}/`);

@@ -143,7 +143,7 @@ class Panel:
             return {"mode": "thresholds"}
         if self.shade is not None:
             return {"mode": "shades", "fixedColor": self.shade}
-        return {"mode": "palette-classic-by-name"}  # a worker or a route has the same colour everywhere
+        return {"mode": "palette-classic"}
 
     def _target(self, query: Query, letter: str, source: Json) -> Json:
         target: Json = {"refId": letter, "datasource": source}
