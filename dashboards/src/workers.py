@@ -97,7 +97,8 @@ def _state() -> Row:
                 ),
                 "s",
                 NEUTRAL,
-                Query(f"time() - {series('process_start_time_seconds', WORKER)}", _EACH),
+                # Whole seconds: uPlot stretches the axis for fractions of 15 digits.
+                Query(f"floor(time() - {series('process_start_time_seconds', WORKER)})", _EACH),
                 links=_LINKS,
                 width=6,
             ),

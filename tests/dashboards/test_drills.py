@@ -61,7 +61,10 @@ def test_a_worker_is_killed_again_and_again(drill):
 def test_the_disk_is_full(drill, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk]).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk]).returncode
+    ):
         pytest.skip("a small disk needs the right to mount one")
     try:
         with (
