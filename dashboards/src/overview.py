@@ -175,7 +175,11 @@ def _strip() -> Row:
                 mappings=(
                     {
                         "type": "range",
-                        "options": {"to": 0, "result": {"text": "SPENT", "color": RED, "index": 0}},
+                        "options": {
+                            "from": None,
+                            "to": 0,
+                            "result": {"text": "SPENT", "color": RED, "index": 0},
+                        },
                     },
                 ),
             ),

@@ -62,7 +62,7 @@ def source_variable(name: str, label: str, kind: str) -> Json:
         "name": name,
         "label": label,
         "query": kind,
-        "current": {},
+        "current": {"text": "", "value": ""},
         "options": [],
         "refresh": 1,
         "regex": "",

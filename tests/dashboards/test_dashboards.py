@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import jsonschema
 import promql_parser
 import pytest
 
@@ -125,3 +126,26 @@ def test_a_page_has_its_place_among_the_others(name):
         }
         assert not mine & cells and place["x"] + place["w"] <= 24
         cells |= mine
+
+
+# Made of the types of npm's @grafana/schema 13.2.2 by dashboards/look/schema.mjs.
+SCHEMA = Path(__file__).with_name("grafana-dashboard.schema.json")
+# Open to data sources in Grafana, and closed in those types: what an annotation asks, the text of a variable's query.
+OPEN = {
+    "annotations": {"expr", "step", "titleFormat", "textFormat", "useValueForTime"},
+    "templating": {"definition"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(COMMITTED))
+def test_a_page_follows_the_schema_of_grafana(name):
+    dashboard = json.loads(json.dumps(COMMITTED[name]))
+    for part, keys in OPEN.items():
+        for entry in dashboard[part]["list"]:
+            for key in keys:
+                entry.pop(key, None)
+    validator = jsonschema.Draft7Validator(json.loads(SCHEMA.read_text()))
+    assert not [f"{error.json_path}: {error.message}" for error in validator.iter_errors(dashboard)]
+    # It is a schema that refuses.
+    assert not validator.is_valid({**dashboard, "panels": [{"type": "timeseries", "titel": "mistyped"}]})
+    assert not validator.is_valid({**dashboard, "schemaVersion": "42"})
