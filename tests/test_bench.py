@@ -544,3 +544,49 @@ def test_a_scraped_server_is_scraped_and_has_its_series(tmp_path):
         page = running.scraped(meters.AS_PROMETHEUS)
         assert page.startswith(b"\x1f\x8b"), "compressed, as for a Prometheus"
         assert meters.series_in(running.scraped().decode()) >= meters.SERIES
+
+
+class TestEchoes:
+    CASE = Case("echo", message_bytes=200, connections=3, answer=b"Hello, world!")
+
+    def test_messages_come_back(self, tmp_path):
+        pytest.importorskip("uvloop")
+        app = "loadtests.bench.apps:echo"
+        with started(SERVERS["obsserve-off"], app, core(), tmp_path) as running:
+            running.wait_until_ready(self.CASE)
+            done = load.full_load(running, self.CASE, 1)
+        assert done.problems == ()
+        assert done.requests > 10
+        assert done.seconds == pytest.approx(1.0, abs=0.5)
+
+    def test_another_message_is_seen(self):
+        pytest.importorskip("uvloop")
+        from loadtests.bench.echo import Echo
+
+        echo = Echo("/", 200)
+        echo.connection_made(Written())
+        echo.data_received(b"HTTP/1.1 101 Switching Protocols\r\n")
+        assert not echo.opened
+        echo.data_received(b"Upgrade: websocket\r\n\r\n")
+        assert echo.opened
+        echo.start()
+        echo.data_received(echo.expected[:50])
+        echo.data_received(echo.expected[50:])
+        echo.data_received(echo.expected[:-1] + b"?")
+        assert (echo.echoes, echo.wrong) == (1, 1)
+
+    def test_a_server_without_websockets_is_seen(self, tmp_path):
+        pytest.importorskip("uvloop")
+        without = Server("without", f"{servers.OBSSERVE} --no-access-log --ws none", "obsserve")
+        with started(without, "loadtests.bench.apps:echo", core(), tmp_path) as running:
+            running.wait_until_ready(self.CASE)
+            done = load.full_load(running, self.CASE, 1)
+        assert "3 connect errors" in done.problems
+
+
+class Written:
+    def __init__(self) -> None:
+        self.data = b""
+
+    def write(self, data: bytes) -> None:
+        self.data += data

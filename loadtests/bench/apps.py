@@ -72,6 +72,20 @@ async def stream(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Send each message of a WebSocket back; to requests answer as `hello`."""
+    if scope["type"] != "websocket":
+        await hello(scope, receive, send)
+        return
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        await send({"type": "websocket.send", "text": message["text"]})
+
+
 def make_fastapi() -> Any:
     from fastapi import FastAPI  # noqa: PLC0415 - the raw applications must start without it
 

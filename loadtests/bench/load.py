@@ -5,12 +5,13 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from .arithmetic import percentile
-from .servers import HOST, BenchError, Case, Running
+from .servers import HOST, ROOT, BenchError, Case, Running
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 DEBIAN_PACKAGES = {"wrk": "wrk", "h2load": "nghttp2-client", "valgrind": "valgrind"}
@@ -40,7 +41,9 @@ class Latencies:
 def run_generator(command: list[str], seconds: int) -> str:
     require_program(command[0])
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=seconds + 30, check=False, cwd=ROOT
+        )
     except subprocess.TimeoutExpired as error:
         raise BenchError(f"{command[0]} did not end") from error
     if done.returncode != 0:
@@ -65,10 +68,19 @@ def parse_wrk(text: str) -> Load:
 
 def full_load(running: Running, case: Case, seconds: int) -> Load:
     """Send as many requests as the server takes, for that long."""
+    if case.message_bytes:
+        return echo_load(running, case, seconds)
     command = ["wrk", "-t1", f"-c{case.connections}", f"-d{seconds}s", f"-s{SCRIPT}"]
     command += [f"http://{HOST}:{running.port}{case.path}"]
     command += ["--", case.method, str(case.body_bytes), str(case.pipelined)]
     return parse_wrk(run_generator(command, seconds))
+
+
+def echo_load(running: Running, case: Case, seconds: int) -> Load:
+    """Send messages over WebSockets, each when the last one has come back, for that long."""
+    command = [sys.executable, "-m", f"{__package__}.echo", str(running.port), "--path", case.path]
+    command += ["--connections", str(case.connections), "--seconds", str(seconds)]
+    return parse_wrk(run_generator([*command, "--size", str(case.message_bytes)], seconds))
 
 
 def parse_h2load_log(text: str) -> Latencies:

@@ -34,6 +34,7 @@ class Case:
     method: str = "GET"
     body_bytes: int = 0
     pipelined: int = 1
+    message_bytes: int = 0  # of each message of a WebSocket, which then takes the place of requests
     connections: int = 64
     answer: bytes = b""
     answer_bytes: int = 0  # for answers too long to be written here
@@ -115,6 +116,7 @@ SERVERS = {
             logs_lines=True,
             counts_requests=True,
         ),
+        Server("obsserve-wsproto", f"{OBSSERVE} --no-access-log --ws wsproto", "wsproto"),
         Server("obsserve-1%", EVERYTHING, "obsserve", ONE_IN_A_HUNDRED, True, True, sampled=0.01),
         Server("obsserve-100%", EVERYTHING, "obsserve", QUEUE, True, True, sampled=1.0),
         Server(

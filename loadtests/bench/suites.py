@@ -141,6 +141,17 @@ SUITES = {
             packages=("fastapi",),
         ),
         Suite(
+            "websocket",
+            "a raw ASGI application that sends each text message back, over 64 WebSockets",
+            "loadtests.bench.apps:echo",
+            (Case("32 B", message_bytes=32, answer=HELLO), Case("4 KiB", message_bytes=4096, answer=HELLO)),
+            (*TWINS, OFF, METRICS_LOG, "obsserve-wsproto", "granian"),
+            (Quantity("cpu", "CPU µs/message", 1), Quantity("throughput", "messages/s", 0), CORE_BUSY),
+            (Gate(OFF, "cpu", 0.95), Gate(METRICS_LOG, "cpu", 0.95)),
+            standing=meters.under_full_load,
+            packages=("uvloop", "websockets"),
+        ),
+        Suite(
             "latency",
             f"{meters.RATE} requests a second over 8 connections, to the application of hello",
             "loadtests.bench.apps:hello",
