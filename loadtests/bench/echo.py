@@ -94,8 +94,8 @@ async def run(arguments: argparse.Namespace) -> str:
         )
         echoes.append(echo)
     deadline = loop.time() + GRACE_SECONDS
-    while not all(echo.opened or echo.lost for echo in echoes) and loop.time() < deadline:
-        await asyncio.sleep(0.01)  # noqa: ASYNC110 - once, before anything is measured
+    while not all(echo.opened or echo.lost for echo in echoes) and loop.time() < deadline:  # noqa: ASYNC110 - once
+        await asyncio.sleep(0.01)
     opened = [echo for echo in echoes if echo.opened]
     began = perf_counter()
     for echo in opened:

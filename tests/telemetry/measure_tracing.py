@@ -63,6 +63,7 @@ def exchange(headers):
     connection.peer = ("127.0.0.1", 50000)
     connection.serial, connection.requests, connection.scheme = 7, 1, "http"
     connection.server = SimpleNamespace(instance="c0ffee00")
+    connection.client = connection.peer
     view = Exchange(connection, 100.0)
     view.method, view.parts, view.status, view.ending = "GET", TARGET, 200, COMPLETE
     view.request_headers, view.fields = headers, dict(headers)
