@@ -222,7 +222,8 @@ def tell_callgrind(running: Running, command: str) -> None:
 def of_instructions(server: Server, case: Case, place: Place) -> Reading:
     """Instructions of a request outside the kernel: the one figure here that repeats, whatever else runs."""
     load.require_program("valgrind")
-    profile = place.directory / f"{server.name}.callgrind"
+    name = server.name.rstrip("%")  # which valgrind would take for a format's
+    profile = place.directory / f"{name}.callgrind"
     prefix = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={profile}"]
     with started(server, place.app, place.core, place.directory, prefix) as running:
         running.wait_until_ready(case, poll_seconds=0.5)
