@@ -104,7 +104,12 @@ class Record:
         """Send the request's id back and tell the application, where there is something to find with it or somebody asked."""
         server = self.connection.server
         name = server.request_id_header
-        if name in self.fields or self.trace is not None or self._request_id is not None:
+        trace = self.trace
+        if trace is not None and name not in self.fields and self._request_id is None:
+            self._request_id = given = trace.trace_id_hex
+            if name is not None and server.has_request_ids:
+                self.id_line = b"%b: %b\r\n" % (name, given.encode("ascii"))
+        elif name in self.fields or self._request_id is not None:
             if name is None or not (server.has_request_ids or name in self.fields):
                 return
             self.id_line = b"%b: %b\r\n" % (name, self.request_id.encode("ascii"))

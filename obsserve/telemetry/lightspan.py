@@ -10,8 +10,11 @@ never touched by the application, so whatever it sets lives in `Edits`, made whe
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
+from operator import attrgetter
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.attributes import BoundedAttributes
@@ -40,6 +43,8 @@ _RESPONSE_LINES: Final = {
     "traceresponse": "traceresponse: *\r\n",
     "server-timing": 'server-timing: traceparent;desc="*"\r\n',
 }
+_DRAWN: Final = 128
+_lower_halves: Final = Struct(">" + "8xQ" * _DRAWN).unpack
 _MESSAGE_CAP: Final = 1024
 _STACK_CAP: Final = 8192
 _CODES: Final = {StatusCode.UNSET: UNSET, StatusCode.OK: OK, StatusCode.ERROR: ERROR}
@@ -259,6 +264,63 @@ class Span(TraceIdentity, AbstractSpan):
 
     def __exit__(self, *raised: object) -> None:
         """Do nothing: the exchange ends it, and what was raised goes on to the server."""
+
+
+class RootSpan(Span):
+    """A span of the server that begins a trace, with ids from a pool: its numbers are made when they are asked for.
+
+    Args:
+        trace_id_hex: 32 digits.
+        span_id_hex: 16 digits.
+        flags: as in traceparent.
+        limits: of what the application may set.
+    """
+
+    __slots__ = ("_span_hex", "_trace_hex")
+
+    parent = None  # these three stand in the way of their slots: less to be set for each request
+    ended = False
+    trace_id_hex = property(attrgetter("_trace_hex"))  # without a frame of Python's
+    span_id_hex = property(attrgetter("_span_hex"))
+
+    def __init__(  # the base class would set what is not there
+        self, trace_id_hex: str, span_id_hex: str, flags: int, limits: TracingConfiguration
+    ) -> None:
+        self._trace_hex = trace_id_hex
+        self._span_hex = span_id_hex
+        self.flags = flags
+        self.limits = limits
+
+    @property
+    def trace_id(self) -> int:  # type: ignore[override]
+        return int(self._trace_hex, 16)
+
+    @property
+    def span_id(self) -> int:  # type: ignore[override]
+        return int(self._span_hex, 16)
+
+    @property
+    def log_fragment(self) -> str:
+        return (
+            f'","trace_id":"{self._trace_hex}","span_id":"{self._span_hex}"'
+            f',"trace_flags":"{_FLAGS_HEX[self.flags]}'
+        )
+
+
+class IdPool(list[tuple[int, str, str]]):
+    """Ids of new traces, drawn by the hundred: the lower half of the trace's as a number, and both as digits.
+
+    The system's own random numbers: an application that seeds Python's would repeat its ids, and so would the
+    children of a process that forks before its first request.
+    """
+
+    def fill(self) -> None:
+        """Draw ids; called when there are none left."""
+        traces = os.urandom(16 * _DRAWN)
+        spans = os.urandom(8 * _DRAWN)
+        # bytes.hex() puts the separator, split() takes it: no step of Python's for each.
+        digits = traces.hex(" ", 16).split(), spans.hex(" ", 8).split()
+        self.extend(zip(_lower_halves(traces), *digits, strict=True))
 
 
 def exception_attributes(exception: BaseException) -> dict[str, str]:

@@ -89,6 +89,7 @@ class _Numbers(dict[int, bytes]):
         return encoded
 
 
+_from_hex: Final = bytes.fromhex  # as a root span holds its ids
 _PATHS: Final = _Texts("url.path")
 _REQUEST_IDS: Final = _Texts("obsserve.request_id")
 _REQUEST_BODY_SIZES: Final = _Numbers("http.request.body.size")
@@ -172,8 +173,8 @@ class ExchangeEncoder:
         parent = span.parent
         if parent is None:
             fixed = _root(
-                b"\x0a\x10", span.trace_id.to_bytes(16, "big"),
-                b"\x12\x08", span.span_id.to_bytes(8, "big"),
+                b"\x0a\x10", _from_hex(span.trace_id_hex),
+                b"\x12\x08", _from_hex(span.span_id_hex),
                 0x39, int(began * 1e9) + nanos,
                 0x41, int(ended * 1e9) + nanos,
                 _TTFB, first_byte - head_done,

@@ -26,13 +26,13 @@ from opentelemetry.context.context import Context
 from opentelemetry.trace import SpanKind
 
 from obsserve.telemetry.appspans import application_provider, foreign_provider
-from obsserve.telemetry.lightspan import RANDOM, SAMPLED, Span, answering
+from obsserve.telemetry.lightspan import RANDOM, SAMPLED, IdPool, RootSpan, Span, answering
 from obsserve.telemetry.observer import ExchangeView
 from obsserve.telemetry.otlp import SCOPE, ExporterNoise, make_carrier
 from obsserve.telemetry.otlp_encode import RequestFrame, encode_span
 from obsserve.telemetry.propagation import SPAN_KEY, Propagation, TrustPolicy
 from obsserve.telemetry.providertracing import ProviderTracing
-from obsserve.telemetry.sampling import ALWAYS, LOWER_BITS, NEVER, PathSampling, Sampling, sampling_of
+from obsserve.telemetry.sampling import ALWAYS, NEVER, PathSampling, Sampling, sampling_of
 from obsserve.telemetry.spanencoder import ExchangeEncoder
 from obsserve.telemetry.spanfigures import KEPT, LEFT_OUT, LOCAL, NONE, RECORDED, REMOTE, TraceFigures
 from obsserve.telemetry.spanqueue import SENDER, SpanQueue
@@ -58,6 +58,9 @@ if TYPE_CHECKING:
 # Events for the server's log.
 UNTRUSTED: Final = "telemetry.trace_untrusted"
 NOT_UNDERSTOOD: Final = "telemetry.trace_option"
+
+
+_ROOT_KEPT: Final = SAMPLED | RANDOM
 
 
 class TracedExchange(ExchangeView, Protocol):
@@ -240,6 +243,7 @@ class Tracing:
         # Not the module's function: an application that seeds it would repeat its ids, and so would the
         # children of a process that forks.
         self._getrandbits = random.Random().getrandbits  # noqa: S311 - ids, no secrets
+        self._ids = IdPool()
         self._slots = figures.slots
         self._live = figures.live
         # By whether there is a parent, and by the decision.
@@ -271,17 +275,17 @@ class Tracing:
         if b"traceparent" in fields or b"baggage" in fields:
             self._start_any(view)
             return
-        getrandbits = self._getrandbits
-        trace_id = getrandbits(128) or 1
+        ids = self._ids
+        if not ids:
+            ids.fill()
+        lower, trace_id, span_id = ids.pop()
         slots = self._slots
-        if trace_id & LOWER_BITS < self._bound:
-            view.trace = span = Span(
-                trace_id, getrandbits(64) or 1, SAMPLED | RANDOM, None, self._configuration
-            )
+        if lower < self._bound:
+            view.trace = span = RootSpan(trace_id, span_id, _ROOT_KEPT, self._configuration)
             slots[self._root_kept] += 1.0
             slots[self._live] += 1.0
         else:
-            view.trace = span = Span(trace_id, getrandbits(64) or 1, RANDOM, None, self._configuration)
+            view.trace = span = RootSpan(trace_id, span_id, RANDOM, self._configuration)
             slots[self._root_left_out] += 1.0
         context = view.context
         if context is not None:

@@ -4,7 +4,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags, TraceState
 
-from obsserve.telemetry.lightspan import Span
+from obsserve.telemetry.lightspan import IdPool, RootSpan, Span
 from obsserve.telemetry.propagation import RemoteParent, StatefulParent
 from obsserve.telemetry.traceconfig import TracingConfiguration
 
@@ -130,3 +130,41 @@ def test_the_application_cannot_end_it(span):
         raise ValueError("recorded")
     assert span.is_recording()
     assert [event.name for event in span.edits.events] == ["exception"]
+
+
+class TestRoots:
+    def test_it_spells_its_ids_as_any_span_does(self):
+        root = RootSpan("0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7", 3, TracingConfiguration())
+        span = Span(0x0AF7651916CD43DD8448EB211C80319C, 0x00F067AA0BA902B7, 3, None, TracingConfiguration())
+        for name in (
+            "trace_id",
+            "span_id",
+            "trace_id_hex",
+            "span_id_hex",
+            "flags_hex",
+            "log_fragment",
+            "parent",
+        ):
+            assert getattr(root, name) == getattr(span, name)
+        assert root.get_span_context() == span.get_span_context()
+        assert root.state_text == ""
+
+    def test_the_application_may_set_what_it_likes_until_the_end(self):
+        root = RootSpan("1" * 32, "2" * 16, 3, TracingConfiguration())
+        assert root.is_recording()
+        root.set_attribute("a", 1)
+        root.ended = True
+        root.set_attribute("b", 2)
+        assert dict(root.edits.attributes) == {"a": 1}
+        assert not root.is_recording()
+
+    def test_ids_from_the_pool(self):
+        pool = IdPool()
+        pool.fill()
+        count = len(pool)
+        pool.fill()
+        assert len(pool) == 2 * count
+        assert len({trace for _, trace, _ in pool}) == len({span for _, _, span in pool}) == 2 * count
+        for lower, trace, span in pool:
+            assert (len(trace), len(span)) == (32, 16)
+            assert int(trace, 16) & (1 << 64) - 1 == lower
