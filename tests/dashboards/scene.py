@@ -41,7 +41,7 @@ def scene(folder, seconds=4):
             environment={"OTEL_BSP_MAX_QUEUE_SIZE": "16", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "8"},
         )
         found = stack.enter_context(Prometheus(folder / "prometheus", *map(target, (good, bad))))
-        wait_for(lambda: len(found.query("obsserve_ready == 1")) == 2, "the first scrapes")
+        wait_for(lambda: len(found.query("obsserve_ready == 1")) == 2, "the first scrapes", 90)
         with (
             Traffic(good.url.removeprefix("http://")) as crowd,
             Traffic(bad.url.removeprefix("http://"), "browse", "fail") as few,
@@ -83,5 +83,5 @@ def run(server, prometheus, seconds):
     ):
         if action is not None:
             server.process.send_signal(action)
-        wait_for(lambda metric=metric: prometheus.query(f"{metric} > 0"), f"{metric} above 0", 60)
+        wait_for(lambda metric=metric: prometheus.query(f"{metric} > 0"), f"{metric} above 0", 90)
     time.sleep(3)  # two more scrapes, so that each of them has a rate

@@ -39,11 +39,11 @@ def stage(tmp_path):
         prometheus = stack.enter_context(
             Prometheus(tmp_path / "prometheus", target, rules=rules, alertmanager=alertmanager.address)
         )
-        wait_for(lambda: prometheus.query("obsserve_ready == 1"), "the first scrape")
+        wait_for(lambda: prometheus.query("obsserve_ready == 1"), "the first scrape", 90)
         yield SimpleNamespace(server=server, target=target, alertmanager=alertmanager, webhook=webhook)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_an_alert_reaches_the_pager(stage):
     with Crowd(stage.server.url):
         pages = wait_for(lambda: found(stage.webhook, "/page", "ObsserveRejectingRequests"), "a page", 60)

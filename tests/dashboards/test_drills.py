@@ -33,7 +33,7 @@ def drill(tmp_path):
             target = server.metrics_url.removeprefix("http://").removesuffix("/metrics")
             rules = {path.name: hurried(path.read_text()) for path in RULES.glob("*.yml")}
             with Prometheus(tmp_path / "prometheus", target, rules=rules) as prometheus:
-                wait_for(lambda: prometheus.query("obsserve_ready == 1"), "the first scrape")
+                wait_for(lambda: prometheus.query("obsserve_ready == 1"), "the first scrape", 90)
                 assert not prometheus.firing()
                 yield server, prometheus
         finally:

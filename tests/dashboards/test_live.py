@@ -44,7 +44,7 @@ def expressions():
         yield pytest.param(name, id=name)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("expr", list(expressions()))
 def test_no_panel_is_empty(prometheus, expr):
     expr = substituted(expr)
@@ -54,7 +54,7 @@ def test_no_panel_is_empty(prometheus, expr):
     assert any(value == value for value in values), values
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "alert", ALERTS, ids=lambda alert: "-".join((alert["alert"], *alert["labels"].values()))
 )
@@ -71,7 +71,7 @@ def test_an_alert_reads_what_is_there(prometheus, alert):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "deploy/runbooks").glob("Obsserve*.md")), ids=lambda path: path.stem
 )
