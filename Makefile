@@ -64,10 +64,7 @@ $(VENV)/.installed-test: $(VENV)/.created pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-look: $(VENV)/.installed-test  ## draw the dashboards with live data, by Grafana's components in Chromium: docs/images
-	$(BIN)/python -m tests.dashboards.draw docs/images
-
-bench: $(VENV)/.created pyproject.toml
+$(VENV)/.installed-bench: $(VENV)/.created pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@ $(VENV)/.installed
 

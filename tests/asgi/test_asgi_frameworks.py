@@ -62,7 +62,7 @@ def route_of(app, path, *, root_path="", kind="http", extensions=None):
 def quart_app():
     quart = pytest.importorskip("quart")
     app = quart.Quart(__name__)
-    part = quart.Blueprint("part", "tests", url_prefix="/part/<tenant>")
+    part = quart.Blueprint("part", __name__, url_prefix="/part/<tenant>")
 
     @app.get("/items/<int:item>")
     async def item(item):
