@@ -97,6 +97,7 @@ class Vitals:
         if not pulse.serving_since:
             pulse.serving_since = now
             pulse.age_limit = (self._max_lifetime or 0.0) + random.uniform(0.0, self._jitter)  # noqa: S311 - spreads load
+            self._tell_large_start(supervisor, worker, pulse)
         beat = worker.heartbeat()
         pulse.silence = 0.0 if beat != pulse.beat else pulse.silence + passed
         pulse.beat = beat
@@ -132,20 +133,23 @@ class Vitals:
     ) -> None:
         limit, resident = self._max_rss, worker.resident
         if limit is not None and resident >= limit and not pulse.called_large:
-            if pulse.serving_since == now:
-                pulse.called_large = True
-                supervisor.log.warning(
-                    "worker.large",
-                    message=f"Worker {worker.slot} needs more memory than limit_max_rss from the beginning; "
-                    "it is not replaced for that",
-                    worker=worker.slot,
-                    resident_bytes=resident,
-                    limit_bytes=limit,
-                )
-                return
             supervisor.recycle(worker, "max_rss", resident_bytes=resident, limit_bytes=limit)
         elif self._max_lifetime is not None and now - pulse.serving_since >= pulse.age_limit:
             supervisor.recycle(worker, "max_lifetime", age_seconds=round(now - pulse.serving_since, 1))
+
+    def _tell_large_start(self, supervisor: Supervisor, worker: WorkerProcess, pulse: Pulse) -> None:
+        """A worker that was as large when it became ready would be replaced for ever."""
+        limit, resident = self._max_rss, worker.resident
+        if limit is not None and resident >= limit:
+            pulse.called_large = True
+            supervisor.log.warning(
+                "worker.large",
+                message=f"Worker {worker.slot} needs more memory than limit_max_rss from the beginning; "
+                "it is not replaced for that",
+                worker=worker.slot,
+                resident_bytes=resident,
+                limit_bytes=limit,
+            )
 
     def _tell_slow_start(
         self, supervisor: Supervisor, worker: WorkerProcess, pulse: Pulse, now: float

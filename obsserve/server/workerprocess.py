@@ -26,6 +26,7 @@ from obsserve.server.worker import HEARTBEAT_SLOT, HELD_SIGNALS, STACK_SIGNAL, P
 from obsserve.telemetry import catalogue
 from obsserve.telemetry.cells import Cells
 from obsserve.telemetry.metrics import rows_for
+from obsserve.telemetry.runtime import resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +71,7 @@ class WorkerProcess:
         self.retired_for: str | None = None
         self.killed_for: str | None = None
         self.recycled = False
-        self.resident = 0  # bytes of memory when last looked at
+        self.resident = 0  # bytes of memory when last looked at, first when it is ready
         self.failure: tuple[str, str] | None = None  # message and traceback
         self.settled = asyncio.Event()  # it is ready, or it is gone
         self.gone = asyncio.Event()
@@ -189,6 +190,7 @@ class WorkerProcess:
         if kind == "ready" and self.state == "starting":
             self.state = "ready"
             self.ready_at = time.time()
+            self.resident = resident_bytes(self.pid)  # before its first request
             self.settled.set()
         elif kind == "failed":
             self.failure = str(message["message"]), str(message["traceback"])
