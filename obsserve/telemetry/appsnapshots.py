@@ -78,10 +78,14 @@ class SnapshotSender:
         while not self._ending:
             self._wanted.wait(self._interval)
             self._wanted.clear()
-            try:
-                self._take()
-            except Exception:  # noqa: BLE001 - whatever the application's collector yields, the next one is wanted
-                self._failed()
+            self._try()
+        self._try()  # the end may have come during the last one
+
+    def _try(self) -> None:
+        try:
+            self._take()
+        except Exception:  # noqa: BLE001 - whatever the application's collector yields, the next one is wanted
+            self._failed()
 
     def _take(self) -> None:
         number = self._number
