@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 run: $(VENV)/.installed  ## serve the demo application, with metrics
 	$(BIN)/obsserve obsserve.demo:app --metrics-port 9100
 
-test: $(VENV)/.installed-test  ## what CI runs; two at a time, for most of it waits for servers
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(VENV)/.installed-test  ## what CI runs
+	$(BIN)/python -m pytest
 
 test-units: $(VENV)/.installed-test  ## without the tests that start servers
 	$(BIN)/python -m pytest --ignore tests/integration --ignore tests/contracts

@@ -54,7 +54,7 @@ def test_a_limit_that_no_worker_can_keep_is_told_and_replaces_nothing(serve):
     assert server.stop() == 0
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_a_worker_that_is_old_is_replaced_and_no_request_is_lost(serve, workers):
     server = serve(
         "vital_apps:app", "--port", "0", "--metrics-port", "0", "--workers", str(workers),

@@ -217,7 +217,7 @@ def test_no_request_is_lost_and_every_answer_is_counted(serve, tmp_path, rolls, 
     assert "Traceback" not in server.stderr_path.read_text()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_the_figures_equal_the_answers_after_all_of_it(serve, tmp_path, workers):
     site = Site(serve, tmp_path, tls=False, workers=workers)
     server = site.server
@@ -267,7 +267,7 @@ def files():
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("count", [16, pytest.param(1000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("count", [8, pytest.param(1000, marks=pytest.mark.full)])
 def test_many_restarts_leave_nothing_behind(serve, count):
     left = files()
     workers = 4
