@@ -204,8 +204,9 @@ def bounded(server, tmp_path, mix, killed):
     window = HANDOVER + lag + 0.25  # until this machine's client has seen the answer
     for answer in mix.answers:
         if answer.request_id not in ids and not answer.request.startswith(("GET /live", "GET /sampled")):
-            assert answer.pid in killed, answer
-            assert answer.received > killed[answer.pid] - window, answer
+            # The server's own answers do not say which worker made them.
+            kills = [killed[answer.pid]] if answer.pid in killed else [] if answer.pid else killed.values()
+            assert any(at - window < answer.received < at + 1.0 for at in kills), answer
     # And no more than was over then.
     last = sum(1 for ended in mix.ended if any(at - window < ended < at + 1.0 for at in killed.values()))
     assert sum(missing.values()) <= last
