@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from obsserve.http.exchange import Exchange
+    from obsserve.http.response import Response
     from obsserve.http.state import ServerState
 
 # How far a response is; see exchange.py.
@@ -37,7 +38,7 @@ class HeldHeads:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.exchanges: list[Exchange] = []
+        self.exchanges: list[Response] = []
 
     def release_soon(self) -> None:
         """Arrange for the release; whoever appends the first of a turn calls this."""

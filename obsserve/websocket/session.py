@@ -15,8 +15,8 @@ from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from obsserve.http.exchange import ASGIMessageError
 from obsserve.http.flow import Waiters
+from obsserve.http.response import ASGIMessageError
 from obsserve.telemetry import catalogue
 from obsserve.websocket.codec import ABNORMAL, INTERNAL_ERROR, NO_STATUS, NORMAL
 from obsserve.websocket.handshake import offered_subprotocols
