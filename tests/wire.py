@@ -16,7 +16,7 @@ from obsserve.http.connection import Connection
 from obsserve.http.parser import parser_class
 from obsserve.http.state import ServerState
 from obsserve.settings import Settings
-from obsserve.telemetry.observer import Hooks
+from obsserve.telemetry.hooks import Hooks
 from obsserve.testing import MemoryTransport, RecordingObserver
 
 PARSERS = ("httptools", "h11")

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from obsserve.http.head import Header
     from obsserve.http.parser import Parser, ParserEvents
     from obsserve.settings import Settings
-    from obsserve.telemetry.observer import ExchangeView, Hooks, SessionView
+    from obsserve.telemetry.hooks import Hooks
+    from obsserve.telemetry.observer import ExchangeView, SessionView
 
 ASGIApplication = Any
 

@@ -18,8 +18,8 @@ from obsserve.logconfig import BUILT_IN
 from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
 from obsserve.server.listeners import listener_name
 from obsserve.server.ticker import Clock
+from obsserve.telemetry.hooks import Hooks
 from obsserve.telemetry.logging import server_sink
-from obsserve.telemetry.observer import Hooks
 from obsserve.version import __version__
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from obsserve.telemetry.accessoutput import AccessOutput
     from obsserve.telemetry.correlation import Correlation
     from obsserve.telemetry.logfile import LogFile
-    from obsserve.telemetry.metrics import LogCounters, Metrics
+    from obsserve.telemetry.logmetrics import LogCounters
+    from obsserve.telemetry.metrics import Metrics
     from obsserve.telemetry.observer import Address
     from obsserve.telemetry.providertracing import ProviderTracing
     from obsserve.telemetry.runtime import GCWatch, LoopLag, StallWatchdog
@@ -124,7 +125,8 @@ class Observation:
 
     def _make_cells(self) -> None:
         from obsserve.telemetry.cells import Cells  # noqa: PLC0415 - only what is turned on is imported
-        from obsserve.telemetry.metrics import LogCounters, rows_for  # noqa: PLC0415
+        from obsserve.telemetry.logmetrics import LogCounters  # noqa: PLC0415
+        from obsserve.telemetry.metrics import rows_for  # noqa: PLC0415
         from obsserve.telemetry.runtime import LoopLag  # noqa: PLC0415
 
         given = self._seat.cells if self._seat is not None else None

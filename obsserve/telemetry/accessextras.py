@@ -14,7 +14,8 @@ from obsserve.telemetry.accesslog import HANDOVER_LINES, AccessLog
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from obsserve.telemetry.observer import ExchangeHook, ExchangeView, Headers
+    from obsserve.telemetry.hooks import ExchangeHook
+    from obsserve.telemetry.observer import ExchangeView, Headers
     from obsserve.telemetry.redact import HeaderPolicy
 
     Capture = dict[bytes, tuple[str, Callable[[bytes], str]]]

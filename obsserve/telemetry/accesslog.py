@@ -47,8 +47,9 @@ if TYPE_CHECKING:
 
     from obsserve.telemetry.accessextras import LineExtras
     from obsserve.telemetry.accessfields import Level, Record
+    from obsserve.telemetry.hooks import ExchangeHook
     from obsserve.telemetry.logsink import LogCounters, LogSettings, LogSink
-    from obsserve.telemetry.observer import Address, ExchangeHook, ExchangeView, SessionView, TargetView
+    from obsserve.telemetry.observer import Address, ExchangeView, SessionView, TargetView
 
 # method, target, route, status, version, forwarded scheme, Host; the target's identity stands for its text
 RequestKey = tuple[str, "TargetView", str, int | None, str, str | None, bytes | None]

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
     from obsserve.telemetry.accessextras import LineExtras
     from obsserve.telemetry.accesslog import LoopLag, WallClock
+    from obsserve.telemetry.hooks import ExchangeHook, SessionHook
     from obsserve.telemetry.logsink import LogCounters, LogSettings
-    from obsserve.telemetry.observer import ExchangeHook, ExchangeView, SessionHook, SessionView
+    from obsserve.telemetry.observer import ExchangeView, SessionView
     from obsserve.telemetry.redact import Redaction
 
 Arguments = tuple[str, str, str, str, int]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from obsserve.telemetry.cells import Cells
-    from obsserve.telemetry.observer import Hooks
+    from obsserve.telemetry.hooks import Hooks
 
 LOOK: Final = 24  # exchanges
 COLD: Final = 8  # of these

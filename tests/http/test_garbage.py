@@ -13,7 +13,7 @@ from obsserve.settings import Settings
 from obsserve.telemetry.cells import Cells
 from obsserve.telemetry.correlation import Correlation
 from obsserve.telemetry.metrics import Metrics, rows_for
-from obsserve.telemetry.observer import Hooks
+from obsserve.telemetry.hooks import Hooks
 from obsserve.testing import MemoryTransport
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

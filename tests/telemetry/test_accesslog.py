@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from obsserve.telemetry import accesslog, catalogue
 from obsserve.telemetry.accessfields import level_of, members
 from obsserve.telemetry.accesslog import AccessLog
-from obsserve.telemetry.observer import Hooks
+from obsserve.telemetry.hooks import Hooks
 
 T0 = 1000.25
 # What stands in an exchange's line; the others are a WebSocket session's.

@@ -19,7 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from obsserve.telemetry import catalogue, runtime
 from obsserve.telemetry.cells import DURATION, FIRST_BYTE, Base, Cells
 from obsserve.telemetry.exposition import Exposition
-from obsserve.telemetry.metrics import LogCounters, Metrics, rows_for
+from obsserve.telemetry.logmetrics import LogCounters
+from obsserve.telemetry.metrics import Metrics, rows_for
 from obsserve.telemetry.spanfigures import SenderFigures, TraceFigures
 from obsserve.telemetry.tlsmetrics import TLSMetrics
 

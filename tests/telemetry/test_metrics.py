@@ -23,7 +23,8 @@ from obsserve.telemetry.cells import (
     first_byte_counts,
     queue_counts,
 )
-from obsserve.telemetry.metrics import LogCounters, Metrics, known_methods, rows_for
+from obsserve.telemetry.logmetrics import LogCounters
+from obsserve.telemetry.metrics import Metrics, known_methods, rows_for
 
 
 class FakeExchange:

@@ -6,7 +6,7 @@ import pytest
 
 from obsserve.telemetry import catalogue, observer, selfcost
 from obsserve.telemetry.cells import Cells
-from obsserve.telemetry.observer import Hooks
+from obsserve.telemetry.hooks import Hooks
 from obsserve.telemetry.selfcost import COLD, INTERRUPTED, LOOK, SelfCost
 
 COST = 0.0002
