@@ -1,12 +1,11 @@
 """The access log: one line for each exchange, rendered when it has ended.
 
-Owns the lines that are rendered and not yet handed to the sink, and the caches of rendered fragments.
+Owns the lines that are rendered and not yet handed to the sink; its fragments are in `accessfragments`.
 Rules:
 - A line is one JSON object of ASCII characters on one line, with the keys of `LOG_FIELDS` in their
   order, or one readable line for a terminal. Nothing that a client sends can change that.
 - `AccessRecord` says what a line holds. `_write_short` puts the same together from cached fragments,
   because every request pays for it. What is too long for a fragment is rendered from the record.
-- Caches are bounded by count and by size of key and text, and are emptied when full.
 - Everything here runs in the serving thread; the sink's thread sees only finished lines.
 """
 
@@ -17,26 +16,19 @@ import logging
 import os
 import uuid
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from obsserve.telemetry.accessfields import (
     ROUND,
     AccessRecord,
-    Fields,
     console_line,
-    decimal,
     event_of,
     level_of,
     members,
-    put_answer,
-    put_ending,
-    put_listener,
-    put_method,
-    put_sender,
-    put_sizes,
     session_level,
     utc,
 )
+from obsserve.telemetry.accessfragments import SECONDS, Fragments, ending_key
 from obsserve.telemetry.catalogue import LAG_FLAG_SECONDS
 from obsserve.telemetry.logfields import field_policy
 from obsserve.telemetry.logsink import NoCounters, colors_wanted, line_format
@@ -49,28 +41,11 @@ if TYPE_CHECKING:
     from obsserve.telemetry.accessfields import Level, Record
     from obsserve.telemetry.hooks import ExchangeHook
     from obsserve.telemetry.logsink import LogCounters, LogSettings, LogSink
-    from obsserve.telemetry.observer import Address, ExchangeView, SessionView, TargetView
-
-# method, target, route, status, version, forwarded scheme, Host; the target's identity stands for its text
-RequestKey = tuple[str, "TargetView", str, int | None, str, str | None, bytes | None]
-# the connection's serial, the forwarded client, whether it is trusted, User-Agent
-SenderKey = tuple[int, "Address | None", bool | None, bytes | None]
-# body received, body sent, request, response
-SizesKey = tuple[int, int, int, int]
+    from obsserve.telemetry.observer import Address, ExchangeView, SessionView
 
 # Handed to the sink when so many wait even between two ticks: about 64 KiB.
 HANDOVER_LINES: Final = 64
 
-_CACHE_ENTRIES: Final = 1024
-_SENDER_ENTRIES: Final = 4096  # one for each active connection, about 4 MiB
-_KEY_LIMIT: Final = 512
-# The most that each kind of fragment may hold. With 900 for the rest of a line, that is its numbers and
-# the request's id (at most 128 characters, which the server has checked), a line of fragments is
-# shorter than 4096 without being measured.
-_ENVELOPE_LIMIT: Final = 448
-_REQUEST_LIMIT: Final = 1152
-_SENDER_LIMIT: Final = 1088
-_ENDING_LIMIT: Final = 320
 _LARGEST_DIVISOR: Final = 256
 # What the fast line writes by itself: a policy for one of these makes every line one of its record.
 _INLINE: Final = frozenset(
@@ -96,32 +71,11 @@ _INLINE: Final = frozenset(
     ]
 )
 
+_ORDINARY_ENDING: Final = ',"outcome":"ok","response_origin":"app"}\n'
+
 _error_log: Final = logging.getLogger("obsserve.error")
 
 _THREE_DIGITS: Final = [f"{number:03d}" for number in range(1000)]
-
-
-class _Seconds(dict[float, str]):
-    """Seconds as text with six decimals, by `seconds * 1e6 + ROUND`; kept below 8 ms.
-
-    Formatting a float costs 120 to 150 ns, and a line has eight of them.
-    """
-
-    def __missing__(self, key: float) -> str:
-        micros = key - ROUND
-        text = decimal(micros)
-        if 0 <= micros < 8192:
-            self[key] = text
-        return text
-
-
-def _make_room(cache: dict[Any, Any], entries: int | None = None) -> None:
-    if len(cache) >= (_CACHE_ENTRIES if entries is None else entries):
-        cache.clear()
-
-
-_SECONDS: Final = _Seconds()
-_ORDINARY_ENDING: Final = ',"outcome":"ok","response_origin":"app"}\n'
 
 
 class WallClock(Protocol):
@@ -137,33 +91,12 @@ class LoopLag(Protocol):
         ...
 
 
-def _ending_key(view: ExchangeView, lag: float) -> object:
-    return (
-        view.outcome,
-        view.response_origin,
-        view.ending.detail,
-        view.error_type,
-        view.disconnect_phase,
-        lag > LAG_FLAG_SECONDS,
-        *view.flags,
-    )
-
-
 def _earlier_start(wall: float) -> tuple[str, float]:
     second = wall // 1.0
     return f'Z","start_time":"{utc(second)}.', wall - second
 
 
-def _remember(cache: dict[Any, str], key: object, size: int, text: str | None, limit: int) -> bool:
-    """Keep a fragment; False when it has none, because something is cut, or is too large to be kept."""
-    if text is None or len(text) > limit or size > _KEY_LIMIT:
-        return False
-    _make_room(cache)
-    cache[key] = text
-    return True
-
-
-class AccessLog:
+class AccessLog(Fragments):
     """Observer that writes the access line.
 
     Args:
@@ -198,8 +131,7 @@ class AccessLog:
         self._limit = sink.line_limit
         self._redaction = redaction(settings, self.format)
         shape = field_policy(settings, self._redaction.address) if self.format == "json" else None
-        self._members = members if shape is None else shape.members
-        self._record = AccessRecord(
+        record = AccessRecord(
             service={
                 "service_name": settings.service_name,
                 "service_instance_id": service_instance_id or str(uuid.uuid4()),
@@ -210,6 +142,7 @@ class AccessLog:
             extras=extras,
             shape=shape,
         )
+        super().__init__(record, members if shape is None else shape.members)
 
         # What is rendered, and the numbers of the lines that matter.
         self._lines: list[str] = []
@@ -219,11 +152,6 @@ class AccessLog:
         self._has_failed = False
         self.render = self._render
 
-        self._envelopes: dict[tuple[str, str], str] = {}
-        self._requests: dict[RequestKey, str] = {}
-        self._senders: dict[SenderKey, tuple[str, str, str]] = {}
-        self._sizes: dict[SizesKey, str] = {}
-        self._endings: dict[object, str] = {}
         self._millis = -1  # the one that `_millis_head` ends with
         self._turn_second(0.0)
 
@@ -355,21 +283,21 @@ class AccessLog:
         head_done = view.head_done
         app_started = view.app_started
         first_byte = view.first_byte
-        total = _SECONDS[duration + ROUND]
+        total = SECONDS[duration + ROUND]
         if began == head_done == body_done and first_byte == ended:  # one read, one write
             to_first, receive, send = total, "0.000000", "0.000000"
         else:
-            to_first = _SECONDS[(first_byte - head_done) * 1e6 + ROUND]
-            receive = _SECONDS[(body_done - head_done) * 1e6 + ROUND]
-            send = _SECONDS[(ended - first_byte) * 1e6 + ROUND]
+            to_first = SECONDS[(first_byte - head_done) * 1e6 + ROUND]
+            receive = SECONDS[(body_done - head_done) * 1e6 + ROUND]
+            send = SECONDS[(ended - first_byte) * 1e6 + ROUND]
         lines = self._lines
         lines.append(
             f"{self._millis_head}{_THREE_DIGITS[end_micros - millis * 1000]}"
             f"{self._start_head}{_THREE_DIGITS[start_millis]}{_THREE_DIGITS[start_micros - start_millis * 1000]}"
             f"{self._ordinary_envelope}{view.request_id}{ids}{request}{sender}{sizes}"
             f',"duration_seconds":{total},"ttfb_seconds":{to_first}'
-            f',"queue_seconds":{_SECONDS[(app_started - head_done) * 1e6 + ROUND]},"receive_seconds":{receive}'
-            f',"app_seconds":{_SECONDS[(view.response_started - app_started) * 1e6 + ROUND]}'
+            f',"queue_seconds":{SECONDS[(app_started - head_done) * 1e6 + ROUND]},"receive_seconds":{receive}'
+            f',"app_seconds":{SECONDS[(view.response_started - app_started) * 1e6 + ROUND]}'
             f',"send_seconds":{send},"write_blocked_seconds":0.000000,"loop_lag_max_seconds":0.000000'
             f"{about}{view.connection_request}{listener}{_ORDINARY_ENDING}"
         )
@@ -415,7 +343,7 @@ class AccessLog:
             else:
                 level = level_of(view)
                 envelope = self._envelopes[level, event_of(view)]
-                ending = self._endings[_ending_key(view, lag)]
+                ending = self._endings[ending_key(view, lag)]
             request = self._requests[
                 view.method,
                 target,
@@ -452,14 +380,14 @@ class AccessLog:
         line = (
             f"{self._head}{int(fraction * 1e6):06d}{start_head}{int(start_fraction * 1e6):06d}{envelope}"
             f"{view.request_id}{ids}{request}{sender}{sizes}"
-            f',"duration_seconds":{_SECONDS[(ended - began) * 1e6 + ROUND]}'
-            f',"ttfb_seconds":{_SECONDS[(first_byte - head_done) * 1e6 + ROUND]}'
-            f',"queue_seconds":{_SECONDS[(app_started - head_done) * 1e6 + ROUND]}'
-            f',"receive_seconds":{_SECONDS[(body_done - head_done) * 1e6 + ROUND]}'
-            f',"app_seconds":{_SECONDS[(response_started - app_started) * 1e6 + ROUND]}'
-            f',"send_seconds":{_SECONDS[(ended - first_byte) * 1e6 + ROUND]}'
-            f',"write_blocked_seconds":{_SECONDS[view.write_blocked * 1e6 + ROUND]}'
-            f',"loop_lag_max_seconds":{_SECONDS[lag * 1e6 + ROUND]}'
+            f',"duration_seconds":{SECONDS[(ended - began) * 1e6 + ROUND]}'
+            f',"ttfb_seconds":{SECONDS[(first_byte - head_done) * 1e6 + ROUND]}'
+            f',"queue_seconds":{SECONDS[(app_started - head_done) * 1e6 + ROUND]}'
+            f',"receive_seconds":{SECONDS[(body_done - head_done) * 1e6 + ROUND]}'
+            f',"app_seconds":{SECONDS[(response_started - app_started) * 1e6 + ROUND]}'
+            f',"send_seconds":{SECONDS[(ended - first_byte) * 1e6 + ROUND]}'
+            f',"write_blocked_seconds":{SECONDS[view.write_blocked * 1e6 + ROUND]}'
+            f',"loop_lag_max_seconds":{SECONDS[lag * 1e6 + ROUND]}'
             f"{about}{view.connection_request}{listener}{ending}"
         )
         self._add(line, level)
@@ -520,80 +448,6 @@ class AccessLog:
         if "truncated" in values:
             self._counters.truncated("access")
         self._add(line, level)
-
-    # --- Fragments ----------------------------------------------------------------------------
-
-    def _prepare(self, view: ExchangeView, lag: float) -> bool:
-        """Render every fragment that the line of this exchange needs; False when one cannot be kept."""
-        kind = (level_of(view), event_of(view))
-        ending = _ending_key(view, lag)
-        return (
-            (kind in self._envelopes or self._prepare_envelope(*kind))
-            and (ending in self._endings or self._prepare_ending(ending, view, lag))
-            and self._prepare_request(view)
-            and self._prepare_sender(view)
-            and self._prepare_sizes(view)
-        )
-
-    def _prepare_envelope(self, level: Level, event: str) -> bool:
-        fields = Fields()
-        self._record.put_envelope(fields, level, event)
-        text = f'Z"{self._members(fields.values)},"request_id":"'
-        return not fields.cut and _remember(self._envelopes, (level, event), 0, text, _ENVELOPE_LIMIT)
-
-    def _prepare_ending(self, key: object, view: ExchangeView, lag: float) -> bool:
-        fields = Fields()
-        put_ending(fields, view, lag)
-        text = None if fields.cut else f"{self._members(fields.values)}}}\n"
-        return _remember(self._endings, key, len(view.error_type or ""), text, _ENDING_LIMIT)
-
-    def _prepare_request(self, view: ExchangeView) -> bool:
-        host = view.fields.get(b"host")
-        assert view.parts is not None
-        key = (
-            view.method,
-            view.parts,
-            view.route,
-            view.status,
-            view.http_version,
-            view.forwarded_scheme,
-            host,
-        )
-        if key in self._requests:
-            return True
-        fields = Fields()
-        put_method(fields, view.method, view.scheme)
-        self._record.put_target(fields, view.raw_path, view.query_string)
-        put_answer(fields, view.route, view.status, view.http_version, host)
-        size = len(view.raw_path) + len(view.query_string) + len(host or b"")
-        text = None if fields.cut else f'"{self._members(fields.values)}'
-        return _remember(self._requests, key, size, text, _REQUEST_LIMIT)
-
-    def _prepare_sender(self, view: ExchangeView) -> bool:
-        connection, agent = view.connection, view.fields.get(b"user-agent")
-        key = (connection.serial, view.forwarded_client, view.forwarded_trusted, agent)
-        if key in self._senders:
-            return True
-        sender, about, listener = Fields(), Fields(), Fields()
-        put_sender(sender, view)
-        about.text("connection_id", connection.id)
-        put_listener(listener, connection)
-        texts = (
-            self._members(sender.values),
-            f'{self._members(about.values)},"connection_request":',
-            self._members(listener.values),
-        )
-        if sender.cut or about.cut or listener.cut or sum(map(len, texts)) > _SENDER_LIMIT:
-            return False
-        _make_room(self._senders, _SENDER_ENTRIES)
-        self._senders[key] = texts
-        return True
-
-    def _prepare_sizes(self, view: ExchangeView) -> bool:
-        fields = Fields()
-        put_sizes(fields, view)
-        key = (view.request_body_size, view.response_body_size, view.request_size, view.response_size)
-        return _remember(self._sizes, key, 0, self._members(fields.values), _REQUEST_LIMIT)
 
     # --- Lines for people ---------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from obsserve.telemetry import accesslog, catalogue
+from obsserve.telemetry import accessfragments, accesslog, catalogue
 from obsserve.telemetry.accessfields import level_of, members
 from obsserve.telemetry.accesslog import AccessLog
 from obsserve.telemetry.hooks import Hooks
@@ -664,7 +664,7 @@ def test_no_query_value_appears_unless_allowed(pairs):
 
 
 def test_caches_are_bounded(monkeypatch):
-    monkeypatch.setattr(accesslog, "_CACHE_ENTRIES", 16)
+    monkeypatch.setattr(accessfragments, "_CACHE_ENTRIES", 16)
     rig = Rig()
     for number in range(100):
         view = FakeExchange(
@@ -681,7 +681,7 @@ def test_caches_are_bounded(monkeypatch):
     log = rig.log
     for cache in (log._requests, log._sizes, log._endings):
         assert 0 < len(cache) <= 16
-    monkeypatch.setattr(accesslog, "_SENDER_ENTRIES", 16)
+    monkeypatch.setattr(accessfragments, "_SENDER_ENTRIES", 16)
     for number in range(100):
         rig.line(FakeExchange(connection=FakeConnection(id=f"d{number}")))
     assert len(log._senders) <= 16
@@ -691,10 +691,10 @@ def test_caches_are_bounded(monkeypatch):
 
 
 def test_slow_exchanges_are_not_remembered():
-    before = len(accesslog._SECONDS)
+    before = len(accessfragments.SECONDS)
     rig = Rig()
     rig.lines(*[FakeExchange(ended=T0 + 1 + number / 1e5) for number in range(50)])
-    assert len(accesslog._SECONDS) <= before + 1
+    assert len(accessfragments.SECONDS) <= before + 1
 
 
 def ordinary(**changes):

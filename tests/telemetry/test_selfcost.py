@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from obsserve.telemetry import catalogue, observer, selfcost
+from obsserve.telemetry import catalogue, hooks, selfcost
 from obsserve.telemetry.cells import Cells
 from obsserve.telemetry.hooks import Hooks
 from obsserve.telemetry.selfcost import COLD, INTERRUPTED, LOOK, SelfCost
@@ -23,7 +23,7 @@ def work(seconds):
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    for module in (observer, selfcost):
+    for module in (hooks, selfcost):
         monkeypatch.setattr(module, "perf_counter", lambda: now)
 
 
