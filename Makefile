@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# As many at a time as there are processors: most of their time, tests wait for servers. A file stays together.
+PARALLEL ?= -n auto --dist loadfile
 
 .PHONY: run test test-units versions floors full lint type docs dashboards look bench loadtest clean
 
@@ -9,10 +11,10 @@ run: $(VENV)/.installed  ## serve the demo application, with metrics
 	$(BIN)/obsserve obsserve.demo:app --metrics-port 9100
 
 test: $(VENV)/.installed-test  ## what CI runs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-units: $(VENV)/.installed-test  ## without the tests that start servers
-	$(BIN)/python -m pytest --ignore tests/integration --ignore tests/contracts
+	$(BIN)/python -m pytest $(PARALLEL) --ignore tests/integration --ignore tests/contracts
 
 versions:  ## the tests that start no servers, with every supported Python that is here
 	.ci/versions
@@ -23,7 +25,7 @@ floors:  ## the tests with the oldest releases that pyproject.toml admits
 full: $(VENV)/.installed-test  ## also what takes long: more examples, the test suite five times, other Pythons, old dependencies
 	HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest tests/properties tests/telemetry --timeout 600
 	$(BIN)/python -m pytest -m full --timeout 900
-	for round in 1 2 3 4 5; do $(BIN)/python -m pytest tests/integration || exit 1; done
+	for round in 1 2 3 4 5; do $(BIN)/python -m pytest $(PARALLEL) tests/integration || exit 1; done
 	.ci/versions
 	.ci/floors
 

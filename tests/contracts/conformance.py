@@ -9,17 +9,14 @@ import re
 import socket
 import subprocess
 import sys
-import threading
-import time
 from contextlib import contextmanager, suppress
 from http.client import HTTPResponse
 from pathlib import Path
 
+from tests.ports import free_port
+from tests.waiting import DEADLINE, wait_for
+
 HERE = Path(__file__).parent
-DEADLINE = 20.0
-# The servers run side by side: one must not be given a port that another is about to take.
-PORTS = set()
-PORTS_LOCK = threading.Lock()
 APP = "conformance_app:app"
 
 SERVERS = {
@@ -86,19 +83,10 @@ FRAMING = ("content-length", "transfer-encoding")
 FEW = 3
 
 
-def wait_for(condition, what):
-    end = time.monotonic() + DEADLINE
-    while not (value := condition()):
-        if time.monotonic() > end:
-            raise TimeoutError(f"{what} did not happen within {DEADLINE} s")
-        time.sleep(0.01)
-    return value
-
-
 @contextmanager
 def running(name, folder):
     """Run a server; gives its port."""
-    port = unused_port()
+    port = free_port()
     command = [word.format(port=port) for word in SERVERS[name]]
     output = (folder / f"{name}.log").open("wb")
     process = subprocess.Popen(
@@ -123,17 +111,6 @@ def running(name, folder):
             process.kill()
             process.wait()
         output.close()
-
-
-def unused_port():
-    """Return a port that nobody has, and that nobody else here was given."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            port = listening.getsockname()[1]
-        with PORTS_LOCK:
-            if port not in PORTS:
-                PORTS.add(port)
-                return port
 
 
 def exchange(port, sent):

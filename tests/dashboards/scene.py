@@ -8,9 +8,11 @@ import time
 from contextlib import ExitStack, contextmanager
 
 from obsserve.testing_otlp import OTLPSink
-from tests.dashboards.stack import Prometheus, free_port
+from tests.dashboards.stack import Prometheus
 from tests.dashboards.traffic import Traffic
-from tests.integration.conftest import ServerProcess, wait_for
+from tests.integration.conftest import ServerProcess
+from tests.ports import free_port
+from tests.waiting import wait_for
 
 
 @contextmanager

@@ -8,26 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.waiting import DEADLINE, wait_for
+
 HERE = Path(__file__).parent
-DEADLINE = 20.0
-
-
-def wait_for(condition, what, deadline=DEADLINE):
-    """Return the condition's first true value; fail when it does not become true."""
-    end = time.monotonic() + deadline
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > end:
-            pytest.fail(f"{what} did not happen within {deadline} s")
-        time.sleep(0.01)
 
 
 class ServerProcess:

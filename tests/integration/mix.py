@@ -18,13 +18,21 @@ GET = "GET /{} HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @dataclass
+class Span:
+    """From before a client sent something until the client had no more to do with it."""
+
+    began: float
+    ended: float
+
+
+@dataclass
 class Answer:
-    """A response that arrived whole."""
+    """A response that arrived whole; the process id is 0 where it says none."""
 
     request: str
     request_id: str
     pid: int
-    received: float
+    span: Span
 
 
 class Mix:
@@ -40,10 +48,10 @@ class Mix:
         self._address = host, int(port)
         self._websocket = url.replace("http", "ws")
         self._random = random.Random(seed)
-        self.sent = 0  # exchanges that were begun
         self.resets = 0  # a busy server may not see what a client sent that resets
         self.answers = []
-        self.ended = []  # when each of what was sent was over, whatever came of it
+        self.exchanges = []  # the span of each that was begun, whatever came of it
+        self.sessions = []
         self._kinds = {
             self._ask: ["ok/1", "ok/2", "nowhere", "teapot/1", "fail/1", "raise/1", "nothing/1", "stream/1"],
             self._ask_twice: ["ok/3", "live/1", "sampled/1", "sampled/2"],
@@ -82,9 +90,24 @@ class Mix:
             for send, what in queue:
                 with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError, WebSocketException):
                     await asyncio.wait_for(send(what), 30)
-                self.ended.append(time.time())
 
         await asyncio.gather(*[client() for _ in range(clients)])
+
+    @property
+    def sent(self):
+        """How many exchanges were begun."""
+        return len(self.exchanges)
+
+    @contextlib.contextmanager
+    def _during(self, *spans):
+        """Add the span of what is done here."""
+        span = Span(time.time(), float("inf"))
+        for each in spans:
+            each.append(span)
+        try:
+            yield span
+        finally:
+            span.ended = time.time()
 
     @contextlib.asynccontextmanager
     async def _connected(self):
@@ -98,19 +121,19 @@ class Mix:
 
     async def _request(self, reader, writer, data):
         """Send a request; take its answer if it comes whole; return whether another may follow."""
-        self.sent += 1
         try:
-            writer.write(data)
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-            fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:-2])
-            if "content-length" in fields:
-                await reader.readexactly(int(fields["content-length"]))
-            elif "chunked" in head:
-                await reader.readuntil(b"0\r\n\r\n")
+            with self._during(self.exchanges) as span:
+                writer.write(data)
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+                fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:-2])
+                if "content-length" in fields:
+                    await reader.readexactly(int(fields["content-length"]))
+                elif "chunked" in head:
+                    await reader.readuntil(b"0\r\n\r\n")
         except (OSError, EOFError):
             return False
         pid = int(fields.get("x-pid", 0))
-        self.answers.append(Answer(data[:24].decode("latin-1"), fields["x-request-id"], pid, time.time()))
+        self.answers.append(Answer(data[:24].decode("latin-1"), fields["x-request-id"], pid, span))
         return fields.get("connection") != "close"
 
     async def _ask(self, path):
@@ -130,21 +153,21 @@ class Mix:
     async def _leave(self, what):
         path, after = what
         async with self._connected() as (_, writer):
-            self.sent += 1
-            writer.write(GET.format(path).encode())
-            await asyncio.sleep(after)
+            with self._during(self.exchanges):
+                writer.write(GET.format(path).encode())
+                await asyncio.sleep(after)
 
     async def _leave_with_a_reset(self, what):
         path, after = what
         async with self._connected() as (_, writer):
-            self.sent += 1
-            writer.write(GET.format(path).encode())
-            self.resets += 1
-            await asyncio.sleep(after)
-            writer.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )
-            writer.transport.abort()
+            with self._during(self.exchanges):
+                writer.write(GET.format(path).encode())
+                self.resets += 1
+                await asyncio.sleep(after)
+                writer.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
+                writer.transport.abort()
 
     async def _upload(self, path):
         body = b"5\r\nhello\r\n0\r\n\r\n"
@@ -154,9 +177,9 @@ class Mix:
 
     async def _leave_while_uploading(self, path):
         async with self._connected() as (_, writer):
-            self.sent += 1
-            writer.write(f"POST /{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nhalf".encode())
-            await asyncio.sleep(0.02)
+            with self._during(self.exchanges):
+                writer.write(f"POST /{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nhalf".encode())
+                await asyncio.sleep(0.02)
 
     async def _stall(self, data):
         async with self._connected() as (reader, writer):
@@ -167,7 +190,8 @@ class Mix:
             await self._request(reader, writer, data)
 
     async def _talk(self, path):
-        self.sent += 1
-        async with connect(f"{self._websocket}/{path}") as client:
-            await client.send("raise" if "raise" in path else "hello")
-            await client.recv()
+        # The session is an exchange too, the one of its handshake.
+        with self._during(self.exchanges, self.sessions):
+            async with connect(f"{self._websocket}/{path}") as client:
+                await client.send("raise" if "raise" in path else "hello")
+                await client.recv()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 from conftest import HERE, parse_metrics, total, wait_for
+
+from tests.ports import free_ports
 from test_workers import Load
 
 ROOT = HERE.parents[1]
@@ -132,14 +133,6 @@ class Bare:
 
     def dropped(self, stream):
         return total(self.metrics(), "obsserve_log_records_total", stream=stream, result="dropped")
-
-
-def free_ports(count):
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @pytest.mark.parametrize(

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 
 import httpx
 import pytest
-from conftest import DEADLINE, total, wait_for
+from conftest import total, wait_for
+
+from tests.ports import free_port
+from tests.waiting import DEADLINE
 
 DURATION = "http_server_request_duration_seconds"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Prometheus:

@@ -9,6 +9,7 @@ import pytest
 from test_loadtests_runs import ROOT, Run, locust, patient  # noqa: F401  (a fixture for all tests here)
 
 from loadtests.expectations import SCENARIOS
+from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -193,11 +194,3 @@ def test_workers_in_processes_of_their_own_and_a_locustfile_of_ones_own(tmp_path
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

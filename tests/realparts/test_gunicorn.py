@@ -8,11 +8,15 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.waiting import wait_for
+
+wait_for = partial(wait_for, deadline=30.0)
 
 CONF = Path(__file__).parents[2] / "deploy/gunicorn/gunicorn.conf.py"
 APP = """
@@ -30,14 +34,6 @@ async def app(scope, receive, send):
 async def failing(scope, receive, send):
     raise ValueError("cannot start") if scope["type"] == "lifespan" and await receive() else RuntimeError
 """
-
-
-def wait_for(condition, what, deadline=30.0):
-    end = time.monotonic() + deadline
-    while not (value := condition()):
-        assert time.monotonic() < end, f"{what} did not happen within {deadline} s"
-        time.sleep(0.05)
-    return value
 
 
 class Gunicorn:

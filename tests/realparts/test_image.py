@@ -11,26 +11,22 @@ import os
 import shutil
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 from realparts import need
 
+from tests.waiting import wait_for
+
+wait_for = partial(wait_for, deadline=60.0, interval=0.1)
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = "python3,python3-venv,python-is-python3"
 INSTALL = "--no-index --find-links wheels obsserve[otlp]"
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1200)]
-
-
-def wait_for(condition, what, deadline=60.0):
-    end = time.monotonic() + deadline
-    while not (value := condition()):
-        assert time.monotonic() < end, f"{what} did not happen within {deadline} s"
-        time.sleep(0.1)
-    return value
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
+import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -16,20 +17,13 @@ import pytest
 from realparts import BIN, PATH, need
 from websockets.sync.client import connect
 
+from tests.ports import free_decade, free_port, free_ports
+from tests.waiting import wait_for
+
+# Programs that start programs, several at a time.
+wait_for = partial(wait_for, deadline=30.0, interval=0.05)
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
-
-
-def wait_for(condition, what, deadline=30.0):
-    end = time.monotonic() + deadline
-    while not (value := condition()):
-        assert time.monotonic() < end, f"{what} did not happen within {deadline} s"
-        time.sleep(0.05)
-    return value
 
 
 def answers(url):
@@ -65,23 +59,32 @@ def run(tmp_path):
                 process.wait(10)
 
 
+@pytest.fixture
+def open_folder():
+    """A folder that every user may enter, as nginx's workers must; pytest's are for the user who runs the tests."""
+    with tempfile.TemporaryDirectory(prefix="obsserve-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
 def obsserve(run, *listen):
     return run("obsserve", "obsserve.demo:app", "--timeout-keep-alive", "75", *listen)
 
 
-def nginx_on(run, tmp_path, kind, port, replacements):
+def nginx_on(run, folder, kind, port, replacements):
     need("nginx", "apt-get install nginx-light")
     text = (DEPLOY / "nginx/nginx.conf").read_text()
     text = text.replace("upstream-tcp.conf", f"upstream-{kind}.conf").replace(
         "listen 8080", f"listen 127.0.0.1:{port}"
     )
-    (tmp_path / "nginx.conf").write_text(text)
+    (folder / "nginx.conf").write_text(text)
     upstream = (DEPLOY / f"nginx/upstream-{kind}.conf").read_text()
     for old, new in replacements.items():
         assert old in upstream
         upstream = upstream.replace(old, new)
-    (tmp_path / f"upstream-{kind}.conf").write_text(upstream)
-    return run("nginx", "-p", tmp_path, "-c", tmp_path / "nginx.conf", "-g", "daemon off;")
+    (folder / f"upstream-{kind}.conf").write_text(upstream)
+    return run("nginx", "-p", folder, "-c", folder / "nginx.conf", "-g", "daemon off;")
 
 
 def check_through(port, servers):
@@ -110,26 +113,22 @@ def check_through(port, servers):
 
 
 @pytest.mark.parametrize("kind", ["tcp", "instances", "unix"])
-def test_nginx(run, tmp_path, kind):
+def test_nginx(open_folder, run, kind):
     port = free_port()
     if kind == "unix":
-        path = tmp_path / "app.sock"
-        tmp_path.chmod(0o755)
-        for folder in tmp_path.parents:
-            if folder.name.startswith("pytest"):
-                folder.chmod(0o755)
+        path = open_folder / "app.sock"
         servers = [obsserve(run, "--uds", path, "--forwarded-allow-ips", "unix")]
         wait_for(path.exists, "the unix socket")
         replacements = {"/run/obsserve/app.sock": str(path)}
     else:
-        ports = [free_port() for _ in range(2 if kind == "instances" else 1)]
+        ports = free_ports(2 if kind == "instances" else 1)
         servers = [obsserve(run, "--port", number) for number in ports]
         replacements = {f":{8000 + index};": f":{number};" for index, number in enumerate(ports)}
         for number in ports:
             wait_for(lambda n=number: answers(f"http://127.0.0.1:{n}/fast"), "the server")
-    nginx_on(run, tmp_path, kind, port, replacements)
+    nginx_on(run, open_folder, kind, port, replacements)
     check_through(port, servers)
-    logged = [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
+    logged = [json.loads(line) for line in (open_folder / "access.log").read_text().splitlines()]
     assert any(
         line["request_id"] == "chosen-1" and line["traceparent"].startswith("00-0af7") for line in logged
     )
@@ -156,7 +155,7 @@ def test_haproxy_and_caddy(run, proxy):
 def test_two_processes_on_one_socket(run, program):
     need(program, "pip install supervisor circus")
     port = free_port()
-    metrics = str(free_port())[:4]
+    metrics = free_decade()
     if program == "supervisord":
         numbers = (0, 1)
         process = run("supervisord", "-n", "-c", DEPLOY / "supervisor/supervisord.conf",
