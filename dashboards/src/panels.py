@@ -182,9 +182,9 @@ def explore_link(title: str, uid: str, query: Json) -> Json:
     return {"title": title, "url": f"/explore?schemaVersion=1&orgId=1&panes={panes}", "targetBlank": True}
 
 
-def logs_link(title: str = "Logs of these requests", stages: str = "") -> Json:
+def logs_link(title: str = "Logs of these requests", stages: str = "", event: str = "http.request") -> Json:
     """Return a data link to the access lines behind a series."""
-    expr = '{service_name=~".+"} | json | event=`http.request`' + stages
+    expr = f'{{service_name=~".+"}} | json | event=`{event}`{stages}'
     return explore_link(title, CONFIG.loki_uid, {"expr": expr, "queryType": "range"})
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ROUTE = 'http_route=~"$ws_route"'
 _LINKS = (
     page_link("connections", "Connections and protocol"),
-    logs_link("Sessions", " | event=`websocket.session`"),
+    logs_link("Sessions", event="websocket.session"),
 )
 
 
