@@ -412,6 +412,8 @@ class Settings:
         help="Export one span for each request to this OTLP endpoint; else where OTEL_EXPORTER_OTLP_ENDPOINT says.")
     otlp_protocol: OTLPProtocol | None = option(None, group=TRACING, choices=get_args(OTLPProtocol), default_text="grpc",
         help="How spans are sent; with http/protobuf the endpoint is the base, and /v1/traces is appended.")
+    otlp_logs: bool = option(False, group=TRACING, check=switch, default_text="off, or on when OTEL_LOGS_EXPORTER is otlp",
+        help="Export access lines, the server's lines and what the application logs over OTLP too, to the same endpoint (/v1/logs with http/protobuf).")
     trace_sample_ratio: float | None = option(None, group=TRACING, check=ratio, metavar="RATIO", default_text="1, or what OTEL_TRACES_SAMPLER says",
         help="Which share of new traces is kept, from 0 to 1; the caller's decision is followed.")
     trace_trust: TraceTrust = option("peers", group=TRACING, choices=get_args(TraceTrust),

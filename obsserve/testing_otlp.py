@@ -16,6 +16,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import grpc  # type: ignore[import-untyped]  # it has no annotations
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -24,11 +28,21 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+Request = ExportTraceServiceRequest | ExportLogsServiceRequest
+Response = ExportTraceServiceResponse | ExportLogsServiceResponse
+
 _METHOD: Final = "Export"
-_SERVICE: Final = "opentelemetry.proto.collector.trace.v1.TraceService"
-_PATH: Final = "/v1/traces"
+_SERVICES: Final[dict[str, type[Request]]] = {
+    "opentelemetry.proto.collector.trace.v1.TraceService": ExportTraceServiceRequest,
+    "opentelemetry.proto.collector.logs.v1.LogsService": ExportLogsServiceRequest,
+}
+_PATHS: Final[dict[str, type[Request]]] = {
+    "/v1/traces": ExportTraceServiceRequest,
+    "/v1/logs": ExportLogsServiceRequest,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +52,7 @@ class Answer:
     Args:
         code: a gRPC status name such as UNAVAILABLE, or an HTTP status; None accepts.
         retry_after: seconds, sent along with an HTTP refusal.
-        rejected: how many spans to reject of a request that is accepted.
+        rejected: how many spans or log records to reject of a request that is accepted.
         hang: do not answer before the sink is closed.
     """
 
@@ -64,7 +78,7 @@ class OTLPSink:
         self.answers: deque[Answer] = deque()
         self.attempts = 0
         self.headers: list[dict[str, str]] = []
-        self._received: list[ExportTraceServiceRequest] = []
+        self._received: list[Request] = []
         self._arrived = threading.Condition()
         self._closing = threading.Event()
         self._server: Any = self._serve_grpc(port) if protocol == "grpc" else self._serve_http(port)
@@ -76,9 +90,38 @@ class OTLPSink:
 
     @property
     def requests(self) -> list[ExportTraceServiceRequest]:
-        """The requests that were accepted."""
+        """The requests with spans that were accepted."""
         with self._arrived:
-            return list(self._received)
+            return [request for request in self._received if isinstance(request, ExportTraceServiceRequest)]
+
+    @property
+    def log_requests(self) -> list[ExportLogsServiceRequest]:
+        """The requests with log records that were accepted."""
+        with self._arrived:
+            return [request for request in self._received if isinstance(request, ExportLogsServiceRequest)]
+
+    @property
+    def logs(self) -> list[LogRecord]:
+        """The log records of all accepted requests."""
+        return [
+            record
+            for request in self.log_requests
+            for resource in request.resource_logs
+            for scope in resource.scope_logs
+            for record in scope.log_records
+        ]
+
+    def wait_for_logs(self, count: int, timeout: float = 10.0) -> list[LogRecord]:
+        """Return the log records as soon as there are so many.
+
+        Raises:
+            TimeoutError: there are not, in so many seconds.
+        """
+        deadline = monotonic() + timeout
+        while len(found := self.logs) < count:
+            if not self._wait(deadline):
+                raise TimeoutError(f"{len(self.logs)} log records of {count} arrived in {timeout} s")
+        return found
 
     @property
     def spans(self) -> list[Span]:
@@ -140,7 +183,7 @@ class OTLPSink:
 
     # --- Receiving ---------------------------------------------------------------------------
 
-    def take(self, request: ExportTraceServiceRequest, headers: dict[str, str]) -> Answer:
+    def take(self, request: Request, headers: dict[str, str]) -> Answer:
         """Record a request; return how it is answered."""
         with self._arrived:
             self.attempts += 1
@@ -156,24 +199,24 @@ class OTLPSink:
     def _serve_grpc(self, port: int) -> grpc.Server:
         # Without SO_REUSEPORT a port that another test has left cannot be shared with it.
         server = grpc.server(ThreadPoolExecutor(4), options=(("grpc.so_reuseport", 0),))
-        call = grpc.unary_unary_rpc_method_handler(
-            self._export,
-            request_deserializer=ExportTraceServiceRequest.FromString,
-            response_serializer=ExportTraceServiceResponse.SerializeToString,
-        )
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {_METHOD: call}),))
+        for service, request in _SERVICES.items():
+            call = grpc.unary_unary_rpc_method_handler(
+                self._export,
+                request_deserializer=request.FromString,
+                response_serializer=lambda response: response.SerializeToString(),
+            )
+            handler = grpc.method_handlers_generic_handler(service, {_METHOD: call})
+            server.add_generic_rpc_handlers((handler,))
         self.port = server.add_insecure_port(f"127.0.0.1:{port}")
         server.start()
         return server
 
-    def _export(
-        self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
-    ) -> ExportTraceServiceResponse:
+    def _export(self, request: Request, context: grpc.ServicerContext) -> Response:
         headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         answer = self.take(request, headers)
         if answer.code is not None:
             context.abort(grpc.StatusCode[str(answer.code)], "as the test wants it")
-        return _response(answer)
+        return _response(request, answer)
 
     def _serve_http(self, port: int) -> ThreadingHTTPServer:
         sink = self
@@ -199,13 +242,14 @@ class _Receiver(BaseHTTPRequestHandler):
             body = gzip.decompress(body)
         elif encoding == "deflate":
             body = zlib.decompress(body)
-        if self.path != _PATH:
+        kind = _PATHS.get(self.path)
+        if kind is None:
             self._reply(404, b"")
             return
-        request = ExportTraceServiceRequest.FromString(body)
+        request = kind.FromString(body)
         answer = sink.take(request, {name.lower(): value for name, value in self.headers.items()})
         if answer.code is None:
-            self._reply(200, _response(answer).SerializeToString())
+            self._reply(200, _response(request, answer).SerializeToString())
         else:
             self._reply(int(answer.code), b"", answer.retry_after)
 
@@ -222,7 +266,12 @@ class _Receiver(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def _response(answer: Answer) -> ExportTraceServiceResponse:
+def _response(request: Request, answer: Answer) -> Response:
+    if isinstance(request, ExportLogsServiceRequest):
+        logs = ExportLogsServiceResponse()
+        if answer.rejected:
+            logs.partial_success.rejected_log_records = answer.rejected
+        return logs
     response = ExportTraceServiceResponse()
     if answer.rejected:
         response.partial_success.rejected_spans = answer.rejected

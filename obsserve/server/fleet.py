@@ -23,10 +23,11 @@ from obsserve.version import __version__
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from obsserve.server.workerprocess import WorkerProcess
     from obsserve.settings import Settings
+    from obsserve.telemetry.cells import CellsReader
     from obsserve.telemetry.runtime import Sample
 
 
@@ -59,14 +60,20 @@ class Fleet:
         loop: the name of the workers' event loop.
         sockets: the bound sockets.
         service_instance_id: one for all workers.
+        own: what the main process itself counts.
     """
 
     def __init__(
-        self, settings: Settings, loop: str, sockets: list[socket.socket], service_instance_id: str
+        self,
+        settings: Settings,
+        loop: str,
+        sockets: list[socket.socket],
+        service_instance_id: str,
+        own: Sequence[CellsReader] = (),
     ) -> None:
         self.workers: set[WorkerProcess] = set()
         self.desired = settings.workers
-        self.regions = Regions()
+        self.regions = Regions(own)
         self.app_metrics = SnapshotCollector(self._asks)
         self._loop = loop_of_channels = asyncio.get_running_loop()
         self.inspection = FleetInspection(settings, lambda: tuple(self.workers), loop_of_channels)

@@ -16,6 +16,7 @@ from obsserve.http.forwarded import TrustedPeers
 from obsserve.http.parser import parser_class
 from obsserve.logconfig import BUILT_IN
 from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
+from obsserve.server import exports
 from obsserve.server.listeners import listener_name
 from obsserve.server.ticker import Clock
 from obsserve.telemetry.hooks import Hooks
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from obsserve.settings import Settings
     from obsserve.telemetry.accessoutput import AccessOutput
     from obsserve.telemetry.correlation import Correlation
+    from obsserve.telemetry.logexport import LogExport
     from obsserve.telemetry.logfile import LogFile
     from obsserve.telemetry.logmetrics import LogCounters
     from obsserve.telemetry.metrics import Metrics
@@ -42,19 +44,6 @@ if TYPE_CHECKING:
     from obsserve.telemetry.tlsmetrics import TLSMetrics
     from obsserve.telemetry.traceconfig import TracingConfiguration
     from obsserve.telemetry.tracing import Tracing
-
-
-def tracing_of(settings: Settings) -> TracingConfiguration | None:
-    """Return how to trace, None when tracing is off; then nothing of OpenTelemetry is imported.
-
-    Raises:
-        StartupError: tracing is asked for and cannot be done.
-    """
-    if settings.otlp_endpoint is None and not any(name.startswith("OTEL_") for name in os.environ):
-        return None
-    from obsserve.telemetry.traceconfig import tracing_configuration  # noqa: PLC0415
-
-    return tracing_configuration(settings)
 
 
 class Observation:
@@ -91,9 +80,14 @@ class Observation:
         self._tls: TLSMetrics | None = None
         self._handshakes_told: dict[str, float] = {}
         self._log_file = self._open_log_file()
-        tracing = tracing_of(settings)
-        if settings.metrics_port is not None or settings.access_log or tracing is not None:
+        tracing, exported = exports.tracing_of(settings), exports.log_export_of(settings)
+        if settings.metrics_port is not None or settings.access_log or tracing or exported:
             self._make_cells()
+        self._log_export: LogExport | None = None
+        if exported is not None:
+            self._log_export = exports.start_log_export(
+                exported, self._instance, self._worker, self._cells, self._report_export
+            )
         if settings.metrics_port is not None:
             self._make_metrics(traced=tracing is not None)
         self._tracing = None if tracing is None else self._start_tracing(tracing)
@@ -116,6 +110,8 @@ class Observation:
             observers.append(self.metrics)
         if settings.access_log:
             observers += self._make_access_log()
+        if self._log_export is not None:
+            self._log_export.take_app()
         self._hooks = hooks = Hooks(observers, self._report_fault)
         if self.metrics is not None:
             self._self_cost = self._make_self_cost(self.metrics, hooks, observers)
@@ -183,14 +179,17 @@ class Observation:
         return start_tracing(
             configuration,
             resource=resource(
-                configuration, service_instance_id=self._instance, worker=self._worker, version=__version__
+                configuration.service_name,
+                service_instance_id=self._instance,
+                worker=self._worker,
+                version=__version__,
             ),
             version=__version__,
             region=self._cells if self.metrics is not None else None,
             clock=self._clock,
             lag=self._lag,
             trusted=TrustedPeers(settings.forwarded_allow_ips),
-            report=self._report_tracing,
+            report=self._report_export,
         )
 
     def _open_log_file(self) -> LogFile | None:
@@ -221,6 +220,7 @@ class Observation:
             service_instance_id=self._instance,
             worker=self._worker,
             file=self._log_file,
+            export=None if self._log_export is None else self._log_export.sink,
         )
         return self._access.observers
 
@@ -240,7 +240,7 @@ class Observation:
         self._signals[metrics] = "metrics"
         if self._tracing is not None:
             self._signals[self._tracing] = "tracing"
-        deferred = None if self._access is None else self._access.deferred
+        deferred = () if self._access is None else self._access.deferred
         return SelfCost(self._cells, hooks, self._signals, metrics.begun, deferred)
 
     # --- running -----------------------------------------------------------------------------
@@ -321,6 +321,8 @@ class Observation:
         began = thread_time()
         if self._access is not None:
             self._access.flush()
+        if self._log_export is not None:
+            self._log_export.flush()
         flushed = thread_time()
         if self._tracing is not None:
             self._tracing.tick()
@@ -336,6 +338,8 @@ class Observation:
         """Do what is due once a second."""
         self._clock.refresh()
         self._follow_logger()
+        if self._log_export is not None:
+            self._log_export.follow()
         if self.metrics is not None and self._state is not None:
             began = thread_time()
             self.metrics.sample(self._state.connections)
@@ -371,7 +375,7 @@ class Observation:
         """Stop watching, and write and export what still waits.
 
         Args:
-            timeout: seconds that spans and log lines may take, each.
+            timeout: seconds that spans, log lines and their export may take, each.
         """
         if self._watchdog is not None:
             self._watchdog.stop()
@@ -381,6 +385,8 @@ class Observation:
             self._tracing.shutdown(timeout)
         if self._access is not None:
             self._access.close(timeout)
+        if self._log_export is not None:
+            self._log_export.shutdown(timeout)
         if self._admin is not None:
             self._admin.stop()
 
@@ -446,7 +452,7 @@ class Observation:
             exc_info=fault,
         )
 
-    def _report_tracing(self, event: str, message: str) -> None:
+    def _report_export(self, event: str, message: str) -> None:
         say = self._log.info if event == "telemetry.export_recovered" else self._log.warning
         say(event, message=message)
 

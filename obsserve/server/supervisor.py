@@ -25,13 +25,14 @@ from obsserve.errors import StartupError
 from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
 from obsserve.server import inspection, listeners
 from obsserve.server.fleet import Fleet
+from obsserve.server.ownlogs import OwnLogs
 from obsserve.server.servicemanager import ServiceManager
 from obsserve.server.slotsockets import SlotSockets
 from obsserve.server.vitals import STACK_WAIT, Vitals
 from obsserve.server.workerlog import WorkerLog
 from obsserve.server.workerprocess import WorkerProcess
 from obsserve.telemetry import appsnapshots
-from obsserve.telemetry.logging import server_logger, server_sink
+from obsserve.telemetry.logging import server_logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -86,7 +87,8 @@ class Supervisor:
         """
         if not isinstance(self.settings.app, str):
             raise StartupError("Give the application as module:attribute: its workers have to import it.")
-        self._watchers = (*self._watchers, Vitals(self.settings).watch)
+        self._own_logs = OwnLogs(self.settings, self._instance, self.log)
+        self._watchers = (*self._watchers, Vitals(self.settings).watch, self._own_logs.watch)
         if self.settings.reload:
             from obsserve.server.reload import Reloader  # noqa: PLC0415 - most servers do not
 
@@ -95,8 +97,11 @@ class Supervisor:
                 self.log.warning(
                     "server.warning", message='"workers" flag is ignored when reloading is enabled.'
                 )
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            runner.run(self._serve())
+        try:
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                runner.run(self._serve())
+        finally:
+            self._own_logs.stop()
         if self._failure is not None:
             raise self._failure
 
@@ -167,7 +172,9 @@ class Supervisor:
         try:
             factory = self.config.get_loop_factory()
             loop_name = getattr(factory, "__module__", "asyncio").partition(".")[0]
-            self.fleet = Fleet(self.settings, loop_name, self._sockets.first, self._instance)
+            self.fleet = Fleet(
+                self.settings, loop_name, self._sockets.first, self._instance, self._own_logs.readers
+            )
             self.fleet.start()
             try:
                 await self._serve_with_fleet()
@@ -494,6 +501,3 @@ class Supervisor:
         for future in (work, stopped):
             future.cancel()
         await asyncio.gather(work, stopped, return_exceptions=True)
-        sink = server_sink()
-        if sink is not None:
-            sink.flush()

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from obsserve.telemetry.accessextras import LineExtras
     from obsserve.telemetry.accessfields import Level, Record
     from obsserve.telemetry.hooks import ExchangeHook
-    from obsserve.telemetry.logsink import LogCounters, LogSettings, LogSink
+    from obsserve.telemetry.logsink import LineSink, LogCounters, LogSettings
     from obsserve.telemetry.observer import Address, ExchangeView, SessionView
 
 # Handed to the sink when so many wait even between two ticks: about 64 KiB.
@@ -112,7 +112,7 @@ class AccessLog(Fragments):
 
     def __init__(
         self,
-        sink: LogSink,
+        sink: LineSink,
         settings: LogSettings,
         *,
         clock: WallClock,

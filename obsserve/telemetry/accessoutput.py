@@ -9,13 +9,15 @@ second after they have changed the logger later:
 | a handler on `obsserve.access` | yes | yes, as uvicorn's own handler goes on beside it |
 | `--log-config`, or none of it | no | yes, if the logger has any handler |
 | `--no-access-log` | no | no |
+
+With `--otlp-logs` a second line goes to the export, whatever the first looks like.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, cast
 
 from obsserve.logconfig import BUILT_IN
 from obsserve.telemetry.accessextras import ExtendedAccessLog, LineExtras
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from obsserve.telemetry.accesslog import LoopLag, WallClock
     from obsserve.telemetry.logfile import LogFile
     from obsserve.telemetry.logformats import FormattedAccessLog
-    from obsserve.telemetry.logsink import LogCounters
+    from obsserve.telemetry.logsink import LineSink, LogCounters
     from obsserve.telemetry.selfcost import Deferred
 
     Line = AccessLog | FormattedAccessLog
@@ -72,6 +74,7 @@ class AccessOutput:
         service_instance_id: one for all workers of a server; made up when not given.
         worker: slot of this worker.
         file: where lines go instead of standard output.
+        export: takes lines too, as JSON.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class AccessOutput:
         service_instance_id: str | None = None,
         worker: int = 0,
         file: LogFile | None = None,
+        export: LineSink | None = None,
     ) -> None:
         self.observers: list[object] = []
         self._file = file
@@ -93,6 +97,7 @@ class AccessOutput:
         self._settings = settings
         self._counters = counters
         self._line: Line | None = None
+        self._exported: Line | None = None
         self._records: AccessRecords | None = None
         self._logger = logging.getLogger(ACCESS_LOGGER)
         self._asked: object = None
@@ -118,6 +123,10 @@ class AccessOutput:
             )
             self._line = _line(settings, self._sink, counters, self._service, extras)
             self._parts.append(self._line)
+        if export is not None:
+            # It is told nothing of what is filtered or cut: the other line is.
+            self._exported = _line(_as_json(settings), export, None, self._service, extras)
+            self._parts.append(self._exported)
         self.follow()
 
     def follow(self) -> bool:
@@ -140,6 +149,8 @@ class AccessOutput:
         observers: list[object] = []
         if self._line is not None:
             observers.append(_gated(self._line, settings, self._fd, counters))
+        if self._exported is not None:
+            observers.append(_gated(self._exported, _as_json(settings), None, None))
         if handled:
             if self._records is None:
                 # Each exchange is counted once.
@@ -156,9 +167,9 @@ class AccessOutput:
         return observers
 
     @property
-    def deferred(self) -> Deferred | None:
-        """What renders the lines of several exchanges together, if anything does."""
-        return next((part for part in self._parts if isinstance(part, AccessLog)), None)
+    def deferred(self) -> list[Deferred]:
+        """What renders the lines of several exchanges together."""
+        return [part for part in self._parts if isinstance(part, AccessLog)]
 
     def flush(self) -> None:
         """Hand over what is rendered, and tell the counters. The ticker calls this."""
@@ -187,6 +198,23 @@ class AccessOutput:
             self._file.close()
 
 
+class _JsonSettings:
+    """Settings for lines that programs read, whatever people at a terminal get."""
+
+    log_format: Final = "json"
+    access_log_format: Final = None
+
+    def __init__(self, settings: AccessSettings) -> None:
+        self._settings = settings
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._settings, name)
+
+
+def _as_json(settings: AccessSettings) -> AccessSettings:
+    return cast("AccessSettings", _JsonSettings(settings))
+
+
 class _Service(TypedDict):
     clock: WallClock
     lag: LoopLag
@@ -204,7 +232,7 @@ def _extras(settings: AccessSettings, fd: int | None) -> LineExtras | None:
 
 def _line(
     settings: AccessSettings,
-    sink: LogSink,
+    sink: LineSink,
     counters: LogCounters | None,
     service: _Service,
     extras: LineExtras | None,
@@ -216,6 +244,7 @@ def _line(
     from obsserve.telemetry.logformats import FormattedAccessLog  # noqa: PLC0415  (for those who ask for it)
 
     text = settings.access_log_format
+    assert isinstance(sink, LogSink)
     return FormattedAccessLog(sink, settings, text, clock=service["clock"], counters=counters)
 
 

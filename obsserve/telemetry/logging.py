@@ -22,7 +22,7 @@ import structlog
 from structlog.stdlib import ProcessorFormatter
 
 from obsserve.telemetry.accessfields import painted, printable, timestamp
-from obsserve.telemetry.catalogue import COMPLETE, error_type_of
+from obsserve.telemetry.catalogue import COMPLETE, LOG_MESSAGE_EVENT, error_type_of
 from obsserve.telemetry.correlation import CorrelatedLogRecord
 from obsserve.telemetry.logsink import (
     LINE_LIMIT,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from types import TracebackType
 
-    from obsserve.telemetry.logsink import LogCounters, LogSettings, Stream
+    from obsserve.telemetry.logsink import LineSink, LogCounters, LogSettings, Stream
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
@@ -46,9 +46,6 @@ TRACE: Final = 5
 LOGGERS: Final = ("obsserve", "obsserve.error", "obsserve.access", "obsserve.asgi")
 # Where an application's structlog lines go when it has not configured structlog.
 APP_LOGGER: Final = "obsserve.app"
-
-# `event` of a line that is a message and no event of the server: a word, so that it can be a label.
-MESSAGE_EVENT: Final = "log"
 
 _MESSAGE_CAP: Final = 1024
 _STACK_CAP: Final = 8192
@@ -102,12 +99,7 @@ def configure_logging(settings: LogSettings, counters: LogCounters | None = None
         renderer: Any = _Console(colored=colors_wanted(settings.use_colors, fd))
     else:
         renderer = _Json(LINE_LIMIT if sink is None else sink.line_limit)
-    handler.setFormatter(
-        ProcessorFormatter(
-            processors=[_Envelope(settings.service_name), renderer],
-            foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
-        )
-    )
+    handler.setFormatter(_formatter(settings.service_name, renderer))
 
     _state.level = level_number(settings.log_level)
     for name in LOGGERS:
@@ -162,6 +154,13 @@ def set_server_level(level: int) -> None:
     """Have the loggers of the server log from this level on."""
     for name in LOGGERS:
         logging.getLogger(name).setLevel(level)
+
+
+def line_handler(sink: LineSink, service_name: str) -> logging.Handler:
+    """Return a handler that gives a sink the lines of records, in the same form as on standard error."""
+    handler = _SinkHandler(sink)
+    handler.setFormatter(_formatter(service_name, _Json(sink.line_limit)))
+    return handler
 
 
 def server_sink() -> LogSink | None:
@@ -226,8 +225,15 @@ def _close_sink() -> None:
 atexit.register(_close_sink)
 
 
+def _formatter(service_name: str, renderer: Any) -> ProcessorFormatter:
+    return ProcessorFormatter(
+        processors=[_Envelope(service_name), renderer],
+        foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
+    )
+
+
 class _SinkHandler(logging.Handler):
-    def __init__(self, sink: LogSink) -> None:
+    def __init__(self, sink: LineSink) -> None:
         super().__init__()
         self._sink = sink
 
@@ -292,7 +298,7 @@ class _Envelope:
         values: dict[str, Any] = {
             "timestamp": timestamp(record.created),
             "level": record.levelname.lower(),
-            "event": said if named else MESSAGE_EVENT,
+            "event": said if named else LOG_MESSAGE_EVENT,
             "logger": record.name.removeprefix(f"{APP_LOGGER}."),
             "service_name": self._service_name,
             "process_pid": os.getpid(),
@@ -383,7 +389,7 @@ class _Console:
             shown = painted(shown, _LEVEL_COLORS[level])
         clock = time.strftime("%H:%M:%S", time.localtime(now)) + f".{int(now % 1.0 * 1e3):03d}"
         words = [clock, shown]
-        if values["event"] == MESSAGE_EVENT:
+        if values["event"] == LOG_MESSAGE_EVENT:
             words.append(f"[{printable(str(values['logger']))}]")
         words.append(_lines(str(values["message"])))
         fields = {**values, **values.get("app", {})}

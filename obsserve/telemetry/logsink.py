@@ -99,6 +99,24 @@ class NoCounters:
     def set_queue(self, records: int, capacity: int) -> None: ...
 
 
+class LineSink(Protocol):
+    """Takes lines, and never makes its caller wait: `LogSink`, or what exports them."""
+
+    @property
+    def fd(self) -> int: ...
+    @property
+    def line_limit(self) -> int: ...
+    def offer(
+        self,
+        lines: Lines,
+        stream: Stream = "access",
+        important: Collection[int] = (),
+        count: int | None = None,
+    ) -> None: ...
+    def flush(self) -> None: ...
+    def close(self, deadline_seconds: float) -> None: ...
+
+
 class LogSink:
     """Takes whole lines from any thread and writes them to a descriptor from its own.
 

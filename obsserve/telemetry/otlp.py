@@ -1,9 +1,10 @@
-"""Encoded spans, carried to a collector by the official exporters.
+"""Encoded spans and log records, carried to a collector by the official exporters.
 
 Connection, TLS, headers, compression, time-outs and retries are theirs, and their variables hold. Our
 bytes reach them through hooks that are private: the gRPC exporter's stub and `_translate_data`, the HTTP
 exporter's `_client.export`. Where a hook is not there, or stops to work as it did, spans are rebuilt as
-ReadableSpans for the public `export()`: slower, and the same for the collector.
+ReadableSpans for the public `export()`: slower, and the same for the collector. Log records have no such way:
+the SDK's own form of them is private.
 
 The hooks were found in the gRPC exporters 1.33 to 1.45 and in the HTTP exporter 1.45; spans of 1.27 to 1.44
 took the public way. `tests/telemetry/test_otlp.py` goes both.
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
 
     from obsserve.telemetry.otlp_encode import RequestFrame
     from obsserve.telemetry.spanqueue import Carrier
-    from obsserve.telemetry.traceconfig import TracingConfiguration
+    from obsserve.telemetry.traceconfig import Protocols, TracingConfiguration
 
 SCOPE: Final = "obsserve"
 EXPORT_METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+EXPORT_LOGS_METHOD: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 
 _GRPC_HOOKS: Final = ("_channel", "_client", "_stub", "_translate_data")
 _REPORT_INTERVAL: Final = 60.0
@@ -42,6 +44,7 @@ _NOISY: Final = (
     "opentelemetry.exporter.otlp.common.http",
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.exporter.otlp.proto.http._log_exporter",
     "opentelemetry.sdk._shared_internal",
     "opentelemetry.sdk.trace.export",
 )
@@ -77,13 +80,52 @@ def make_carrier(
     return carrier_over(exporter, configuration.destination, frame, resource, noise)
 
 
+def make_log_carrier(
+    protocol: Protocols, endpoint: str | None, destination: str, frame: RequestFrame
+) -> GrpcCarrier | HttpCarrier:
+    """Return what carries encoded log records; to be called in the thread that will deliver.
+
+    Args:
+        protocol: how OTLP is spoken.
+        endpoint: for the exporter; None lets it read its own variables.
+        destination: the same for people.
+        frame: what stands around the records of a request.
+
+    Raises:
+        LookupError: this version of the exporter has not the hooks for it.
+    """
+    suppress_instrumentation()
+    exporter: Any
+    if protocol == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc import _log_exporter as grpc_exporter  # noqa: PLC0415
+
+        exporter = grpc_exporter.OTLPLogExporter(endpoint=endpoint)
+        if _has_grpc_hooks(exporter):
+            return GrpcCarrier(exporter, destination, frame, EXPORT_LOGS_METHOD)
+    else:
+        from opentelemetry.exporter.otlp.proto.http import _log_exporter as http_exporter  # noqa: PLC0415
+
+        exporter = http_exporter.OTLPLogExporter(endpoint=endpoint)
+        if _has_http_hook(exporter):
+            return HttpCarrier(exporter, destination, frame)
+    raise LookupError(f"this opentelemetry-exporter-otlp ({protocol}) cannot be used for logs")
+
+
+def _has_grpc_hooks(exporter: Any) -> bool:
+    return all(hasattr(exporter, hook) for hook in _GRPC_HOOKS) and hasattr(exporter._channel, "unary_unary")  # noqa: SLF001
+
+
+def _has_http_hook(exporter: Any) -> bool:
+    return callable(getattr(getattr(exporter, "_client", None), "export", None))
+
+
 def carrier_over(
     exporter: Any, destination: str, frame: RequestFrame, resource: Mapping[str, Any], noise: ExporterNoise
 ) -> Carrier:
     """Return the fastest carrier that this exporter has the hooks for."""
-    if all(hasattr(exporter, hook) for hook in _GRPC_HOOKS) and hasattr(exporter._channel, "unary_unary"):  # noqa: SLF001
+    if _has_grpc_hooks(exporter):
         return GrpcCarrier(exporter, destination, frame)
-    if callable(getattr(getattr(exporter, "_client", None), "export", None)):
+    if _has_http_hook(exporter):
         return HttpCarrier(exporter, destination, frame)
     return PlainCarrier(exporter, destination, frame, resource, noise)
 
@@ -95,10 +137,18 @@ def suppress_instrumentation() -> None:
         otel_context.attach(otel_context.set_value(key, True))
 
 
+def silence_exporters(sender: str) -> None:
+    """Keep what exporters log on this thread out of all logs: the sender tells of failures itself."""
+    for name in _NOISY:
+        logging.getLogger(name).addFilter(lambda _record: threading.current_thread().name != sender)
+
+
 class GrpcCarrier:
     """Sends bytes through the channel, headers and retries of the gRPC exporter."""
 
-    def __init__(self, exporter: Any, destination: str, frame: RequestFrame) -> None:
+    def __init__(
+        self, exporter: Any, destination: str, frame: RequestFrame, method: str = EXPORT_METHOD
+    ) -> None:
         self._exporter = exporter
         self._destination = destination
         self._frame = frame
@@ -107,8 +157,8 @@ class GrpcCarrier:
         self._response = b""
         self._size = 0
         # The exporter makes its stub anew when it connects again.
-        exporter._stub = partial(_RawStub, self)  # noqa: SLF001
-        exporter._client = _RawStub(self, exporter._channel)  # noqa: SLF001
+        exporter._stub = partial(_RawStub, self, method)  # noqa: SLF001
+        exporter._client = _RawStub(self, method, exporter._channel)  # noqa: SLF001
         exporter._translate_data = lambda request: request  # noqa: SLF001
         exporter._count_data = lambda _request: self._size  # noqa: SLF001
 
@@ -122,6 +172,7 @@ class GrpcCarrier:
     def _partly(self) -> Delivery:
         from opentelemetry.proto.collector.trace.v1 import trace_service_pb2  # noqa: PLC0415 - imported already
 
+        # That of the logs service is the same on the wire.
         answer = trace_service_pb2.ExportTraceServiceResponse.FromString(self._response)
         rejected = min(answer.partial_success.rejected_spans, self._size)
         return Delivery(rejected=rejected)
@@ -139,9 +190,9 @@ class GrpcCarrier:
 class _RawStub:
     """The service's stub for requests that are bytes already."""
 
-    def __init__(self, carrier: GrpcCarrier, channel: Any) -> None:
+    def __init__(self, carrier: GrpcCarrier, method: str, channel: Any) -> None:
         self._carrier = carrier
-        self._call = channel.unary_unary(EXPORT_METHOD, request_serializer=None, response_deserializer=None)
+        self._call = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
 
     def Export(self, request: bytes, metadata: Any = None, timeout: float | None = None) -> bytes:  # noqa: N802
         try:

@@ -20,7 +20,7 @@ from obsserve.telemetry import catalogue
 from obsserve.telemetry.cells import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from obsserve.telemetry.cells import Cells
     from obsserve.telemetry.hooks import Hooks
@@ -50,7 +50,7 @@ class SelfCost:
         hooks: whose calls are measured.
         signals: the signal of the catalogue that each observer works for.
         exchanges: returns how many exchanges there have been.
-        deferred: what the access log does later, if it does.
+        deferred: what the access log does later.
     """
 
     def __init__(
@@ -59,15 +59,15 @@ class SelfCost:
         hooks: Hooks,
         signals: Mapping[object, str],
         exchanges: Callable[[], float],
-        deferred: Deferred | None = None,
+        deferred: Iterable[Deferred] = (),
     ) -> None:
         self._seconds = Family(region, catalogue.SELF_SECONDS, [(signal,) for signal in catalogue.SIGNALS])
         self._hooks = hooks
         self._signals = signals
         self._exchanges = exchanges
-        self._deferred = deferred
-        self._looks: dict[str, _Look] = {}
-        self._is_deferred_watched = False
+        self._deferred = tuple(deferred)
+        self._looks: dict[object, _Look] = {}
+        self._watched: set[Deferred] = set()
         # What asking the clock takes is no cost of a signal.
         self._clock = min(-(perf_counter() - perf_counter()) for _ in range(_TRIALS))
 
@@ -78,9 +78,10 @@ class SelfCost:
             for signal, seconds in look.settle(now):
                 self._seconds.add(seconds, signal)
         self._hooks.measure(LOOK, self._measured)
-        if self._deferred is not None and not self._is_deferred_watched:
-            self._is_deferred_watched = True
-            self._watch(self._deferred)
+        for deferred in self._deferred:
+            if deferred not in self._watched:
+                self._watched.add(deferred)
+                self._watch(deferred)
 
     def spent(self, seconds: float, signal: str) -> None:
         """Add the CPU seconds that were spent for a signal outside the hooks."""
@@ -102,7 +103,7 @@ class SelfCost:
     def _watch(self, deferred: Deferred) -> None:
         """Measure what is deferred until it has worked on as many exchanges as a look has."""
         render = deferred.render
-        look = self._looks.get("render") or self._looks.setdefault("render", _Look())
+        look = self._looks.get(deferred) or self._looks.setdefault(deferred, _Look())
         left = LOOK
 
         def measured() -> None:
@@ -111,7 +112,7 @@ class SelfCost:
             left -= exchanges
             if left <= 0:
                 deferred.render = render
-                self._is_deferred_watched = False
+                self._watched.discard(deferred)
             began = perf_counter()
             render()
             if exchanges:

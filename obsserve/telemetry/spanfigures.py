@@ -1,11 +1,12 @@
-"""The figures about spans, for the metrics: how many began, wait, left, were lost.
+"""The figures about spans, and about log lines on the same way: how many began, wait, left, were lost.
 
-Each row has one writer: `TraceFigures` belongs to the serving thread, `SenderFigures` to the sender's.
+Each row has one writer: `TraceFigures` and `LogExportFigures` belong to the serving thread, `SenderFigures` to
+the sender's.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from obsserve.telemetry import catalogue
 from obsserve.telemetry.cells import Cells, Family
@@ -42,6 +43,24 @@ class Delivery(NamedTuple):
     rejected: int = 0
 
 
+class QueueFigures(Protocol):
+    """The figures of a queue that the serving thread writes."""
+
+    @property
+    def slots(self) -> memoryview[float]: ...
+    @property
+    def queue(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def processed(self) -> Family: ...
+    @property
+    def exported(self) -> Family: ...
+    def sender(self) -> SenderFigures:
+        """Return those that the sender writes; called on its thread."""
+        ...
+
+
 class TraceFigures:
     """The figures about spans that the serving thread writes.
 
@@ -71,6 +90,9 @@ class TraceFigures:
         self.untrusted = Family(self.region, catalogue.TRACE_CONTEXT_UNTRUSTED).row()
         self.capacity = Family(self.region, catalogue.SPAN_QUEUE_CAPACITY).row()
 
+    def sender(self) -> SenderFigures:
+        return SenderFigures(self.region)
+
     def count_started(self, origin: str, decision: str, *, is_recording: bool) -> None:
         """Count a span that has begun, by where its parent is and by the sampler's decision."""
         self.slots[self.started.row(origin, decision)] += 1.0
@@ -78,13 +100,53 @@ class TraceFigures:
             self.slots[self.live] += 1.0
 
 
-class SenderFigures:
-    """The figures that the sender writes."""
+class LogExportFigures:
+    """The figures about exported log lines that the serving thread writes.
+
+    Args:
+        region: the cells of this process.
+    """
 
     def __init__(self, region: Cells) -> None:
-        self._processed = Family(region, catalogue.SPANS_PROCESSED, [("",)])
-        self._inflight = Family(region, catalogue.SPANS_INFLIGHT)
-        self._exported = Family(region, catalogue.SPANS_EXPORTED, [("",)])
+        self.region = region
+        self.slots = region.slots
+        self.queue = Family(region, catalogue.LOG_EXPORT_QUEUE).row()
+        self.capacity = Family(region, catalogue.LOG_EXPORT_QUEUE_CAPACITY).row()
+        self.processed = Family(
+            region, catalogue.LOG_EXPORT_PROCESSED, [(reason,) for reason in catalogue.SPAN_DROPS]
+        )
+        self.exported = Family(region, catalogue.LOG_EXPORTED)
+
+    def sender(self) -> SenderFigures:
+        return SenderFigures(
+            self.region,
+            processed=catalogue.LOG_EXPORT_PROCESSED,
+            inflight=catalogue.LOG_EXPORT_INFLIGHT,
+            exported=catalogue.LOG_EXPORTED,
+        )
+
+
+class SenderFigures:
+    """The figures that the sender writes.
+
+    Args:
+        region: the cells of this process.
+        processed: counts what is given to the exporter.
+        inflight: says what is on its way.
+        exported: counts what has left.
+    """
+
+    def __init__(
+        self,
+        region: Cells,
+        *,
+        processed: catalogue.Metric = catalogue.SPANS_PROCESSED,
+        inflight: catalogue.Metric = catalogue.SPANS_INFLIGHT,
+        exported: catalogue.Metric = catalogue.SPANS_EXPORTED,
+    ) -> None:
+        self._processed = Family(region, processed, [("",)])
+        self._inflight = Family(region, inflight)
+        self._exported = Family(region, exported, [("",)])
         self._duration = Family(region, catalogue.EXPORT_DURATION, [("",)])
 
     def began(self, size: int) -> None:

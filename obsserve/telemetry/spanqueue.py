@@ -1,4 +1,4 @@
-"""Finished spans on their way out: a bounded queue, and the one thread that empties it.
+"""Finished spans, or log lines, on their way out: a bounded queue, and the one thread that empties it.
 
 Owns the queue and the sender thread. Rules:
 - The request path appends bytes and, once for each batch, releases a lock that nobody holds against it.
@@ -22,12 +22,12 @@ from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
 from obsserve.telemetry.catalogue import COMPLETE, OTHER, error_type_of
-from obsserve.telemetry.spanfigures import ABANDONED, ALREADY_SHUTDOWN, QUEUE_FULL, Delivery, SenderFigures
+from obsserve.telemetry.spanfigures import ABANDONED, ALREADY_SHUTDOWN, QUEUE_FULL, Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from obsserve.telemetry.spanfigures import TraceFigures
+    from obsserve.telemetry.spanfigures import QueueFigures, SenderFigures
 
 SENDER: Final = "obsserve-spans"  # the thread's name
 
@@ -64,17 +64,21 @@ class SpanQueue:
         capacity: how many spans may wait.
         batch_size: how many are exported at once.
         schedule_delay: seconds after which fewer are exported too.
+        noun: what they are, for the server's log.
+        sender: the thread's name.
     """
 
     def __init__(
         self,
         make_carrier: Callable[[], Carrier],
-        figures: TraceFigures,
+        figures: QueueFigures,
         report: Callable[[str, str], None],
         *,
         capacity: int,
         batch_size: int,
         schedule_delay: float,
+        noun: str = "spans",
+        sender: str = SENDER,
     ) -> None:
         self._make_carrier = make_carrier
         self._figures = figures
@@ -94,18 +98,19 @@ class SpanQueue:
         self._abandoned = False
         self._sending = 0
         self._carrier: Carrier | None = None
-        self._health = _Health(report)
+        self._noun = noun
+        self._health = _Health(report, noun)
         figures.slots[figures.capacity] = capacity
-        self._thread = threading.Thread(target=self._run, name=SENDER, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=sender, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     # --- The serving thread ------------------------------------------------------------------
 
-    def refuse(self) -> None:
-        """Count a span for which there is no room."""
-        self._figures.processed.add(1.0, ALREADY_SHUTDOWN if self._stopping else QUEUE_FULL)
+    def refuse(self, count: int = 1) -> None:
+        """Count spans for which there is no room."""
+        self._figures.processed.add(count, ALREADY_SHUTDOWN if self._stopping else QUEUE_FULL)
 
     def wake_sender(self) -> None:
         """Let the sender know that a batch is full."""
@@ -161,7 +166,7 @@ class SpanQueue:
     # --- The sender --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        figures = SenderFigures(self._figures.region)
+        figures = self._figures.sender()
         try:
             self._carrier = carrier = self._make_carrier()
             self._send_until_stopped(carrier, figures)
@@ -169,7 +174,7 @@ class SpanQueue:
             if not self._abandoned:
                 self._stopping = True
                 self.room = 0
-                self._health.failed(f"{type(fault).__name__}: {fault}; no more spans are exported", 0)
+                self._health.failed(f"{type(fault).__name__}: {fault}; no more {self._noun} are exported", 0)
         finally:
             if self.spans and not self._abandoned:
                 figures.dropped(len(self.spans))
@@ -228,8 +233,9 @@ def _deliver(carrier: Carrier, batch: Sequence[bytes]) -> Delivery:
 class _Health:
     """Whether the collector takes what it is sent; tells the server's log, and no more than once a minute."""
 
-    def __init__(self, report: Callable[[str, str], None]) -> None:
+    def __init__(self, report: Callable[[str, str], None], noun: str) -> None:
         self._report = report
+        self._noun = noun
         self._failures = 0
         self._pause = _FIRST_PAUSE
         self._until = 0.0
@@ -250,12 +256,12 @@ class _Health:
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
         if now - self._told_at >= _REPORT_INTERVAL:
             self._told, self._told_at = True, now
-            self._report(EXPORT_FAILED, f"{message} ({self._lost} spans lost)")
+            self._report(EXPORT_FAILED, f"{message} ({self._lost} {self._noun} lost)")
 
     def abandoned(self, lost: int) -> None:
         """Tell of the spans that the end left behind, whatever was told before."""
         if lost:
-            self._report(EXPORT_FAILED, f"the shutdown could not wait for {lost} spans to be exported")
+            self._report(EXPORT_FAILED, f"the shutdown could not wait for {lost} {self._noun} to be exported")
 
     def succeeded(self) -> None:
         self._failures = 0
@@ -263,5 +269,5 @@ class _Health:
         self._until = 0.0
         if self._told:
             self._told = False
-            self._report(EXPORT_RECOVERED, f"spans are exported again; {self._lost} were lost")
+            self._report(EXPORT_RECOVERED, f"{self._noun} are exported again; {self._lost} were lost")
             self._lost = 0

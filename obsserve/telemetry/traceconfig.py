@@ -36,7 +36,7 @@ _EXPORTER_MODULES: Final[dict[str, str]] = {
 }
 _DEFAULT_ENDPOINTS: Final[dict[str, str]] = {
     "grpc": "http://localhost:4317",
-    "http/protobuf": f"http://localhost:4318{TRACES_PATH}",
+    "http/protobuf": "http://localhost:4318",
 }
 # The specification's default is 512; a smaller batch holds the interpreter for less time.
 _BATCH_SIZE: Final = 256
@@ -148,7 +148,7 @@ def tracing_configuration(
     """
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
-    exporters = _words(environ.get("OTEL_TRACES_EXPORTER", ""))
+    exporters = words_of(environ.get("OTEL_TRACES_EXPORTER", ""))
     if "none" in exporters:
         return None
     in_environment = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get(
@@ -161,17 +161,17 @@ def tracing_configuration(
             f"OTEL_TRACES_EXPORTER={','.join(exporters)}: spans are exported over OTLP only; set it to otlp, or to "
             "none to turn tracing off"
         )
-    protocol = _protocol(settings, environ)
-    endpoint = _endpoint(settings.otlp_endpoint, protocol)
-    _require_exporter(protocol)
+    protocol = protocol_of(settings.otlp_protocol, environ, "TRACES")
+    endpoint = endpoint_of(settings.otlp_endpoint, protocol, TRACES_PATH)
+    require_exporter(protocol, "spans")
     notes: list[str] = []
     policy = redaction(settings, "json")
     sampler, argument = _sampler(settings, environ)
-    queue_size = _number(environ, "OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE_SIZE, notes)
-    batch_size = _number(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH_SIZE, notes)
+    queue_size = number_of(environ, "OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE_SIZE, notes)
+    batch_size = number_of(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH_SIZE, notes)
     return TracingConfiguration(
         endpoint=endpoint,
-        destination=endpoint or _environment_destination(environ, protocol),
+        destination=endpoint or destination_of(environ, protocol, "TRACES", TRACES_PATH),
         protocol=protocol,
         service_name=settings.service_name,
         sampler=sampler,
@@ -183,30 +183,38 @@ def tracing_configuration(
         response_fields=settings.trace_response,
         query=policy.query,
         address=policy.address,
-        request_headers=_words(environ.get("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST", "")),
-        response_headers=_words(environ.get("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE", "")),
-        sensitive_headers=_words(
+        request_headers=words_of(environ.get("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST", "")),
+        response_headers=words_of(
+            environ.get("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE", "")
+        ),
+        sensitive_headers=words_of(
             environ.get("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS", "")
         ),
         exception_events=environ.get("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "").strip().lower() != "logs",
         queue_size=queue_size,
         batch_size=min(batch_size, queue_size),
-        schedule_delay=_number(environ, "OTEL_BSP_SCHEDULE_DELAY", _SCHEDULE_DELAY_MILLIS, notes) / 1e3,
+        schedule_delay=number_of(environ, "OTEL_BSP_SCHEDULE_DELAY", _SCHEDULE_DELAY_MILLIS, notes) / 1e3,
         attribute_limit=_limit(environ, "ATTRIBUTE_COUNT", _ATTRIBUTE_LIMIT, notes) or 0,
         attribute_length=_limit(environ, "ATTRIBUTE_VALUE_LENGTH", None, notes),
-        event_limit=_number(environ, "OTEL_SPAN_EVENT_COUNT_LIMIT", _EVENT_LIMIT, notes, least=0),
+        event_limit=number_of(environ, "OTEL_SPAN_EVENT_COUNT_LIMIT", _EVENT_LIMIT, notes, least=0),
         notes=tuple(notes),
     )
 
 
-def _words(text: str) -> tuple[str, ...]:
+def words_of(text: str) -> tuple[str, ...]:
+    """Return the words of a list that commas separate."""
     return tuple(stripped for word in text.split(",") if (stripped := word.strip()))
 
 
-def _protocol(settings: TracingSettings, environ: Mapping[str, str]) -> Protocols:
+def protocol_of(given: str | None, environ: Mapping[str, str], signal: str) -> Protocols:
+    """Return how OTLP is spoken for a signal, `TRACES` or `LOGS`; the option counts before the environment.
+
+    Raises:
+        StartupError: that is none of the protocols.
+    """
     asked = (
-        settings.otlp_protocol
-        or environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+        given
+        or environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL")
         or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
         or "grpc"
     )
@@ -217,32 +225,42 @@ def _protocol(settings: TracingSettings, environ: Mapping[str, str]) -> Protocol
     raise StartupError(f"OTLP protocol {asked!r} is not known; use {' or '.join(get_args(Protocols))}")
 
 
-def _endpoint(given: str | None, protocol: Protocols) -> str | None:
+def endpoint_of(given: str | None, protocol: Protocols, path: str) -> str | None:
+    """Return the exporter's endpoint from the option's: over HTTP with the signal's path.
+
+    Raises:
+        StartupError: it is no URL.
+    """
     if not given:
         return None
     if not given.startswith(("http://", "https://")):
         raise StartupError(f"--otlp-endpoint {given}: it is no URL; write http://{given} or https://{given}")
-    if protocol == "grpc" or given.endswith(TRACES_PATH):
+    if protocol == "grpc" or given.endswith(path):
         return given
-    return given.rstrip("/") + TRACES_PATH
+    return given.removesuffix(TRACES_PATH).rstrip("/") + path
 
 
-def _environment_destination(environ: Mapping[str, str], protocol: Protocols) -> str:
-    if exact := environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+def destination_of(environ: Mapping[str, str], protocol: Protocols, signal: str, path: str) -> str:
+    """Return where the environment has the exporter of a signal send, for people."""
+    if exact := environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"):
         return exact
-    if base := environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
-        return base if protocol == "grpc" else base.rstrip("/") + TRACES_PATH
-    return _DEFAULT_ENDPOINTS[protocol]
+    base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or _DEFAULT_ENDPOINTS[protocol]
+    return base if protocol == "grpc" else base.rstrip("/") + path
 
 
-def _require_exporter(protocol: Protocols) -> None:
+def require_exporter(protocol: Protocols, what: str) -> None:
+    """Check that the exporter is installed.
+
+    Raises:
+        StartupError: it is not.
+    """
     try:
         found = find_spec(_EXPORTER_MODULES[protocol]) is not None
     except ModuleNotFoundError:  # one of the packages around it
         found = False
     if not found:
         raise StartupError(
-            f"exporting spans over OTLP ({protocol}) needs packages that are not installed: "
+            f"exporting {what} over OTLP ({protocol}) needs packages that are not installed: "
             "pip install 'obsserve[otlp]'"
         )
 
@@ -254,7 +272,10 @@ def _sampler(settings: TracingSettings, environ: Mapping[str, str]) -> tuple[str
     return name, environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
 
 
-def _number(environ: Mapping[str, str], name: str, default: int, notes: list[str], *, least: int = 1) -> int:
+def number_of(
+    environ: Mapping[str, str], name: str, default: int, notes: list[str], *, least: int = 1
+) -> int:
+    """Return the number that a variable holds; of one that is none, a note."""
     text = environ.get(name, "").strip()
     if not text:
         return default
@@ -267,7 +288,7 @@ def _number(environ: Mapping[str, str], name: str, default: int, notes: list[str
 def _limit(environ: Mapping[str, str], name: str, default: int | None, notes: list[str]) -> int | None:
     for variable in (f"OTEL_SPAN_{name}_LIMIT", f"OTEL_{name}_LIMIT"):
         if environ.get(variable, "").strip():
-            found = _number(environ, variable, -1 if default is None else default, notes, least=0)
+            found = number_of(environ, variable, -1 if default is None else default, notes, least=0)
             return default if found < 0 else found
     return default
 
@@ -276,19 +297,19 @@ def _limit(environ: Mapping[str, str], name: str, default: int | None, notes: li
 
 
 def resource(
-    configuration: TracingConfiguration,
+    service_name: str,
     *,
     service_instance_id: str,
-    worker: int,
+    worker: int | None,
     version: str,
     environ: Mapping[str, str] = os.environ,
 ) -> dict[str, str | int]:
-    """Return the resource attributes that all spans of this process share.
+    """Return the resource attributes that all spans and log records of this process share.
 
     Args:
-        configuration: names the service.
+        service_name: names the service.
         service_instance_id: one for all workers of a server, as in its logs and metrics.
-        worker: slot of this worker.
+        worker: slot of this worker, None for the main process.
         version: of this server.
         environ: the environment.
     """
@@ -304,11 +325,11 @@ def resource(
         "process.runtime.version": runtime,
         "process.runtime.description": sys.version,
         **resource_attributes(environ),
-        SERVICE_NAME: configuration.service_name,
+        SERVICE_NAME: service_name,
         SERVICE_INSTANCE_ID: service_instance_id,
         "webengine.name": "obsserve",
         "webengine.version": version,
-        "obsserve.worker": worker,
+        **({} if worker is None else {"obsserve.worker": worker}),
     }
 
 

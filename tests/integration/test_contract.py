@@ -42,7 +42,9 @@ NOT_PROVOKED = {
     "obsserve_websocket_receive_queue_messages": "at rest",
     "obsserve_worker_active_requests": "at rest",
     "obsserve_worker_connections_open": "at rest",
+    "otel_sdk_exporter_log_inflight": "at rest",
     "otel_sdk_exporter_span_inflight": "at rest",
+    "otel_sdk_processor_log_queue_size": "at rest",
     "otel_sdk_processor_span_queue_size": "at rest",
     "otel_sdk_span_live": "at rest",
 }
@@ -129,7 +131,7 @@ def test_a_server_under_everything_says_what_the_catalogue_says(serve, tmp_path)
             "--limit-request-body", "10000", "--limit-request-headers", "16384", "--limit-concurrency", "4",
             "--log-request-header", "host", "--log-response-header", "x-pid",
             "--log-sample-path", "/sampled/*=0.3", "--trace-trust", "none", "--forwarded-allow-ips", "10.0.0.1",
-            "--otlp-endpoint", sink.endpoint, "--trace-keep-errors",
+            "--otlp-endpoint", sink.endpoint, "--otlp-logs", "--trace-keep-errors",
             environment={"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.3"},
         )  # fmt: skip
         mix = Mix(mixed.url)

@@ -21,7 +21,7 @@ from obsserve.telemetry.cells import DURATION, FIRST_BYTE, Base, Cells
 from obsserve.telemetry.exposition import Exposition
 from obsserve.telemetry.logmetrics import LogCounters
 from obsserve.telemetry.metrics import Metrics, rows_for
-from obsserve.telemetry.spanfigures import SenderFigures, TraceFigures
+from obsserve.telemetry.spanfigures import LogExportFigures, SenderFigures, TraceFigures
 from obsserve.telemetry.tlsmetrics import TLSMetrics
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
@@ -133,6 +133,7 @@ def everything(server):
     runtime.StallWatchdog(server.region, lambda: 0.0, lambda *_: None)
     TraceFigures(server.region)
     SenderFigures(server.region)
+    LogExportFigures(server.region).sender()
     TLSMetrics(server.region).loaded("success", 1.0)
     metrics = Metrics(server.region, max_series=10, body_sizes=True)
     for ending in catalogue.ENDINGS.values():

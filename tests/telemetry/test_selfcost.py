@@ -71,7 +71,9 @@ class Site:
         self.faults = []
         self.hooks = Hooks(observers, lambda observer, hook, fault: self.faults.append(observer))
         self.count = 0
-        self.cost = SelfCost(self.cells, self.hooks, signals, lambda: self.count, deferred)
+        self.cost = SelfCost(
+            self.cells, self.hooks, signals, lambda: self.count, [deferred] if deferred else ()
+        )
 
     def serve(self, exchanges):
         for _ in range(exchanges):

@@ -169,7 +169,7 @@ class TestHow:
 class TestResource:
     def test_what_it_holds(self):
         found = resource(
-            configured(otlp_endpoint="http://c:1"),
+            configured(otlp_endpoint="http://c:1").service_name,
             service_instance_id="i-1",
             worker=3,
             version="1.2",

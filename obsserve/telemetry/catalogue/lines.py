@@ -163,3 +163,13 @@ OTEL_LOG_KEYS: Final[dict[str, str]] = {
     "flags": "obsserve.flags",
     "response_origin": "obsserve.response_origin",
 }  # fmt: skip
+
+# The keys of the server's and the application's own lines that the semantic conventions spell in another way.
+OTEL_EVENT_KEYS: Final[dict[str, str]] = {
+    "exception_type": "exception.type",
+    "exception_message": "exception.message",
+    "exception_stacktrace": "exception.stacktrace",
+}
+
+# `event` of a line that is a message and no event of the server: a word, so that it can be a label.
+LOG_MESSAGE_EVENT: Final = "log"

@@ -1,0 +1,77 @@
+"""What a process sends to a collector, made from the options; with nothing to send nothing of it is imported."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from obsserve.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from obsserve.settings import Settings
+    from obsserve.telemetry.cells import Cells
+    from obsserve.telemetry.logexport import LogExport, LogExportConfiguration
+    from obsserve.telemetry.traceconfig import TracingConfiguration
+
+
+def tracing_of(settings: Settings) -> TracingConfiguration | None:
+    """Return how to trace, None when tracing is off; then nothing of OpenTelemetry is imported.
+
+    Raises:
+        StartupError: tracing is asked for and cannot be done.
+    """
+    if settings.otlp_endpoint is None and not any(name.startswith("OTEL_") for name in os.environ):
+        return None
+    from obsserve.telemetry.traceconfig import tracing_configuration  # noqa: PLC0415
+
+    return tracing_configuration(settings)
+
+
+def log_export_of(settings: Settings) -> LogExportConfiguration | None:
+    """Return how to export log lines, None when they are not.
+
+    Raises:
+        StartupError: it is asked for and cannot be done.
+    """
+    if not settings.otlp_logs and "OTEL_LOGS_EXPORTER" not in os.environ:
+        return None
+    from obsserve.telemetry.logexport import log_export_configuration  # noqa: PLC0415
+
+    return log_export_configuration(settings)
+
+
+def start_log_export(
+    configuration: LogExportConfiguration,
+    service_instance_id: str,
+    worker: int | None,
+    region: Cells,
+    report: Callable[[str, str], None],
+) -> LogExport:
+    """Begin to export this process's log lines.
+
+    Args:
+        configuration: where to and how.
+        service_instance_id: one for all processes of a server.
+        worker: its slot, None for the main process.
+        region: the cells to count in.
+        report: takes event and message for the server's log; called from any thread.
+    """
+    from obsserve.telemetry.logexport import LogExport  # noqa: PLC0415
+    from obsserve.telemetry.traceconfig import resource  # noqa: PLC0415
+
+    export = LogExport(
+        configuration,
+        resource=resource(
+            configuration.service_name,
+            service_instance_id=service_instance_id,
+            worker=worker,
+            version=__version__,
+        ),
+        version=__version__,
+        region=region,
+        report=report,
+    )
+    export.start()
+    return export
