@@ -1,7 +1,8 @@
 """Hooks for gunicorn.conf.py: `from obsserve.gunicorn import *`, and the arbiter serves the metrics port.
 
-Owns, in the arbiter: the metrics port, one region of cells for each worker, and what workers that are gone had
-counted. A region is nameless memory made before the fork, so nothing is left behind however a process ends.
+Owns, in the arbiter, what our own main process owns: the fleet, with a region of cells and a channel for each
+worker, and what workers that are gone had counted. A region is nameless memory made before the fork, so nothing is
+left behind however a process ends. The arbiter has no event loop: a thread reads each channel.
 The port is OBSSERVE_METRICS_PORT (also by `raw_env`), a key of the configuration file, or of CONFIG_KWARGS.
 Whoever has hooks of their own calls these from them.
 """
@@ -9,156 +10,171 @@ Whoever has hooks of their own calls these from them.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from obsserve.admin.app import AdminState
-from obsserve.admin.server import AdminServer
 from obsserve.errors import StartupError
-from obsserve.telemetry import catalogue, runtime
+from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
+from obsserve.server.channel import WorkerChannel
+from obsserve.server.fleet import Fleet
+from obsserve.server.workerlink import HEARTBEAT_SLOT
 from obsserve.telemetry.cells import Cells
-from obsserve.telemetry.exposition import Exposition
 from obsserve.telemetry.metrics import rows_for
-from obsserve.telemetry.regions import Regions
-from obsserve.version import __version__
-from obsserve.workers import DRAINING, READY, STARTING, worker_config
+from obsserve.workers import worker_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from obsserve.config import Config
+    from obsserve.server.member import State
 
-    from obsserve.settings import Settings
-    from obsserve.telemetry.cells import Labels, Row
+__all__ = ["child_exit", "nworkers_changed", "on_exit", "on_starting", "post_fork", "pre_fork"]
 
-__all__ = ["child_exit", "on_exit", "on_starting", "post_fork", "pre_fork"]
-
-_STATES = {STARTING: "starting", READY: "ready", DRAINING: "draining"}
-_REASONS = ("crash", "max_requests", "unresponsive", "reload")
+# How long a dead worker's last words are waited for, seconds: a child of its own may hold its channel open.
+_LAST_WORDS: Final = 1.0
 
 
-class _State(AdminState):
-    """What the probes answer from: the workers' own words."""
+class _Member:
+    """One worker of the arbiter's."""
 
-    def __init__(self, fleet: _Fleet) -> None:
+    def __init__(self, fleet: Fleet[_Member], worker: Any, slot: int, cells: Cells) -> None:
         self._fleet = fleet
-        super().__init__()
+        self._worker = worker
+        self._cells = cells
+        self.slot = slot
+        self.state: State = "starting"
+        self.began = time.time()
+        self.ready_at = 0.0
+        self.recycled = False
+        self.reader = cells.reader()
+        ours, self._theirs = socket.socketpair()
+        # A worker that is stopped does not hold up the metrics port.
+        self.channel = WorkerChannel(ours, self._lost, patient=False)
+        for kind in ("ready", "draining", "recycle"):
+            self.channel.receivers[kind] = self._moved
+        for kind in fleet.answers:
+            self.channel.receivers[kind] = self._answered
+        worker.slot, worker.cells, worker.channel_socket = slot, cells, self._theirs
 
     @property
-    def started(self) -> bool:
-        return self._fleet.has_started()
+    def pid(self) -> int:
+        pid = self._worker.pid
+        return pid if isinstance(pid, int) else 0
 
-    @started.setter
-    def started(self, value: bool) -> None:
-        """Nobody tells: the workers are asked."""
+    def heartbeat(self) -> float:
+        try:
+            return self.reader.value(HEARTBEAT_SLOT)
+        except ValueError:  # its region was let go meanwhile
+            return 0.0
 
-    def unready_reasons(self) -> list[str]:
-        if self.draining:
-            return ["draining"]
-        if not self._fleet.has_started():
-            return ["starting"]
-        return [] if self._fleet.count("ready") else ["no_ready_workers"]
+    def post(self, type: str, **fields: Any) -> None:  # noqa: A002 - the word of the message
+        self.channel.send(type, **fields)
+
+    def forked(self) -> None:
+        """In the arbiter, when it has its process: the other end of the channel is that one's alone."""
+        self._theirs.close()
+        self.channel.start()
+
+    def cause(self) -> str:
+        """Return why it is gone, a word of `obsserve_worker_restarts_total`."""
+        if self._worker.aborted:
+            return "unresponsive"
+        if self.recycled:
+            return "max_requests"
+        return "reload" if self.state == "draining" else "crash"
+
+    def end(self) -> None:
+        """Take in its last words; it is gone."""
+        self.channel.join(_LAST_WORDS)
+        cause, self.state = self.cause(), "gone"
+        self._fleet.remove(self)
+        self._cells.close()
+        if not self._fleet.state.draining:
+            self._fleet.restarts[cause] += 1
+
+    def _moved(self, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "ready":
+            self.state, self.ready_at = "ready", time.time()
+            self._fleet.state.started = True
+        elif kind == "draining":
+            self.state = "draining"
+        else:
+            self.recycled = True
+
+    def _answered(self, message: dict[str, Any]) -> None:
+        self._fleet.received(self, message)
+
+    def _lost(self) -> None:
+        """Nothing: gunicorn tells when it is gone."""
 
 
-class _ArbiterRegions(Regions):
-    """The regions by worker; which of them drain, they say themselves."""
+class _Arbiter:
+    """The metrics of one arbiter.
 
-    def rows(self) -> tuple[list[Row], list[Row]]:
-        """Return the rows, without the gauges of workers that drain."""
-        for worker in self.keys():
-            if worker.life[0] == DRAINING:
-                self.retire(worker)
-        return super().rows()
+    Args:
+        server: gunicorn's arbiter.
+        config: the options.
 
+    Raises:
+        StartupError: the metrics port cannot be had.
+    """
 
-class _Fleet:
-    """The workers of one arbiter, as far as metrics go."""
+    def __init__(self, server: Any, config: Config) -> None:
+        self._server = server
+        self._settings = settings = config.settings
+        self._instance = resource_attributes().get(SERVICE_INSTANCE_ID) or str(uuid.uuid4())
+        self._members: dict[Any, _Member] = {}
+        self._unborn: _Member | None = None
+        loop_name = getattr(config.get_loop_factory(), "__module__", "asyncio").partition(".")[0]
+        self.fleet: Fleet[_Member] = Fleet(settings, loop_name, (), self._instance)
+        self.fleet.desired = server.num_workers
 
-    def __init__(self, arbiter: Any, settings: Settings) -> None:
-        assert settings.metrics_port is not None
-        self._arbiter = arbiter
-        self._settings = settings
-        self._instance = str(uuid.uuid4())
-        self._workers: set[Any] = set()
-        self._regions = _ArbiterRegions()
-        self._restarts = dict.fromkeys(_REASONS, 0)
-        self._started = False
-        self.stopping = False
-        build = runtime.build_info(__version__, settings.loop, str(settings.http))
-        self._state = _State(self)
-        sources = (
-            runtime.ProcessFigures("main"),
-            runtime.python_info,
-            lambda: build,
-            runtime.readiness(lambda: not self._state.unready_reasons()),
-            self._figures,
-        )
-        exposition = Exposition(self._regions, sources)
-        self.admin = AdminServer(settings.metrics_host, settings.metrics_port, self._state, exposition)
-        lock = exposition.lock
+    def start(self) -> None:
+        """Serve the metrics port."""
+        self.fleet.start()
         # No fork while a scrape holds the locks that a child would inherit: it takes all others under this one.
-        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+        lock = self.fleet.scraping
+        os.register_at_fork(before=lock.acquire, after_in_parent=self._forked, after_in_child=lock.release)
 
     def add(self, worker: Any) -> None:
-        occupied = [known.slot for known in self._workers]
-        worker.slot = min(
-            range(max(self._arbiter.num_workers, 1)), key=lambda slot: (occupied.count(slot), slot)
-        )
-        worker.instance = self._instance
+        """Prepare for a worker that is about to be forked."""
+        self.fleet.listen([listener.sock for listener in self._server.LISTENERS])
+        occupied = [member.slot for member in self._members.values()]
+        slots = range(max(self._server.num_workers, 1))
+        slot = min(slots, key=lambda slot: (occupied.count(slot), slot))
         settings = self._settings
-        worker.cells = Cells.create(rows_for(settings.metrics_max_series, body_sizes=settings.has_body_sizes))
-        self._workers.add(worker)
-        self._regions.add(worker, worker.cells.reader())
+        cells = Cells.create(rows_for(settings.metrics_max_series, body_sizes=settings.has_body_sizes))
+        worker.instance = self._instance
+        self._unborn = self._members[worker] = _Member(self.fleet, worker, slot, cells)
+        self.fleet.add(self._unborn)
 
     def remove(self, worker: Any) -> None:
-        if worker not in self._workers:
-            return
-        self._workers.discard(worker)
-        self._regions.fold(worker)
-        worker.cells.close()
-        if not self.stopping:
-            self._restarts[self._reason(worker)] += 1
+        """Keep what a worker that is gone had counted."""
+        member = self._members.pop(worker, None)
+        if member is not None:
+            member.end()
 
     def forget(self) -> None:
         """In a worker: let go of what is the arbiter's."""
-        self.admin.abandon()
+        self.fleet.abandon()
+        for member in self._members.values():
+            member.channel.abandon()
 
     def stop(self) -> None:
-        self.stopping = True
-        self._state.draining = True
-        self.admin.stop()
+        """Close the metrics port."""
+        self.fleet.state.draining = True
+        self.fleet.stop()
 
-    def has_started(self) -> bool:
-        self._started = self._started or self.count("ready") > 0
-        return self._started
-
-    def count(self, state: str) -> int:
-        return sum(_STATES[worker.life[0]] == state for worker in tuple(self._workers))
-
-    @staticmethod
-    def _reason(worker: Any) -> str:
-        if worker.aborted:
-            return "unresponsive"
-        if worker.life[1]:
-            return "max_requests"
-        return "reload" if worker.life[0] == DRAINING else "crash"
-
-    def _figures(self) -> Iterator[tuple[str, Labels, float]]:
-        figures: list[tuple[str, Labels, float]] = [
-            ("obsserve_workers_desired", (), float(self._arbiter.num_workers)),
-            *(("obsserve_workers", (state,), float(self.count(state))) for state in _STATES.values()),
-            *(
-                ("obsserve_worker_restarts_total", (reason,), float(count))
-                for reason, count in self._restarts.items()
-            ),
-        ]
-        for worker in tuple(self._workers):
-            if isinstance(worker.pid, int) and worker.life[0] != DRAINING:
-                figures += runtime.ProcessFigures(str(worker.slot), worker.pid)()
-        yield from (figure for figure in figures if figure[0] in catalogue.METRICS)
+    def _forked(self) -> None:
+        self.fleet.scraping.release()
+        if self._unborn is not None:
+            member, self._unborn = self._unborn, None
+            member.forked()
 
 
-_fleets: list[_Fleet] = []
+_arbiters: list[_Arbiter] = []
 
 
 def on_starting(server: Any) -> None:
@@ -167,17 +183,17 @@ def on_starting(server: Any) -> None:
     if given is None:
         return  # another kind of worker
     try:
-        settings = worker_config(server.cfg, given).settings
+        config = worker_config(server.cfg, given, uri=getattr(server.app, "app_uri", None))
+        metrics_port = config.settings.metrics_port
     except Exception:  # noqa: BLE001 - check_config, which comes next, tells what is wrong
         return
-    if settings.metrics_port is None:
+    if metrics_port is None:
         server.log.info("No metrics port: give OBSSERVE_METRICS_PORT")
         return
-    fleet = _Fleet(server, settings)
     deadline = time.monotonic() + (60.0 if server.master_pid else 0.0)
     while True:
         try:
-            fleet.admin.bind()
+            arbiter = _Arbiter(server, config)
         except StartupError as error:
             # After SIGUSR2 the old arbiter has the port until it goes.
             if time.monotonic() < deadline:
@@ -186,33 +202,38 @@ def on_starting(server: Any) -> None:
             sys.stderr.write(f"obsserve: error: {error}\n")
             sys.exit(error.exit_code)
         break
-    fleet.admin.start()
-    _fleets.append(fleet)
-    host, port = fleet.admin.address
-    server.log.info("Metrics on http://%s:%s/metrics", f"[{host}]" if ":" in host else host, port)
+    arbiter.start()
+    _arbiters.append(arbiter)
+    server.log.info("Metrics on %s", arbiter.fleet.metrics_url)
+
+
+def nworkers_changed(server: Any, new_value: int, old_value: int | None) -> None:  # noqa: ARG001 - gunicorn's form
+    """Take note of how many workers there are to be."""
+    if _arbiters:
+        _arbiters[-1].fleet.desired = new_value
 
 
 def pre_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's form
-    """Make the region that the worker will count in."""
-    if _fleets:
-        _fleets[-1].add(worker)
+    """Make the region that the worker will count in, and its channel."""
+    if _arbiters:
+        _arbiters[-1].add(worker)
 
 
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's form
     """Let go of what is the arbiter's; called in the worker."""
-    for fleet in _fleets:
-        fleet.forget()
+    for arbiter in _arbiters:
+        arbiter.forget()
 
 
 def child_exit(server: Any, worker: Any) -> None:
     """Keep what a worker that is gone had counted."""
-    if _fleets:
+    if _arbiters:
         if not server.LISTENERS:
-            _fleets[-1].stopping = True
-        _fleets[-1].remove(worker)
+            _arbiters[-1].fleet.state.draining = True
+        _arbiters[-1].remove(worker)
 
 
 def on_exit(server: Any) -> None:  # noqa: ARG001 - gunicorn's form
     """Close the metrics port."""
-    for fleet in _fleets:
-        fleet.stop()
+    for arbiter in _arbiters:
+        arbiter.stop()

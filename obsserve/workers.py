@@ -9,7 +9,6 @@ process that reads all of them: `obsserve.gunicorn` makes it the arbiter.
 
 from __future__ import annotations
 
-import mmap
 import os
 import signal
 import sys
@@ -21,8 +20,11 @@ from gunicorn.workers.base import Worker
 
 from obsserve import options
 from obsserve.errors import ConfigError, Problem, StartupError
+from obsserve.resource import SERVICE_NAME, resource_attributes
+from obsserve.server.channel import WorkerChannel
 from obsserve.server.seat import Seat
 from obsserve.server.server import Server
+from obsserve.server.workerlink import WorkerLink
 from obsserve.settings import OPTIONS
 
 if TYPE_CHECKING:
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
     from obsserve.config import Config
     from obsserve.telemetry.cells import Cells
 
-STARTING: Final = 0
-READY: Final = 1
-DRAINING: Final = 2
 # What is left of gunicorn's graceful_timeout for the last log lines and spans: then it sends SIGKILL.
 LAST_SECONDS: Final = 3.0
 
@@ -63,13 +62,16 @@ _NOT_OF_A_WORKER: Final = ("app", "host", "port", "uds", "fd", "workers", "reloa
 _failures: list[int] = []
 
 
-def worker_config(cfg: Any, given: dict[str, Any], app: Any = "gunicorn:app") -> Config:
+def worker_config(
+    cfg: Any, given: dict[str, Any], app: Any = "gunicorn:app", uri: str | None = None
+) -> Config:
     """Return the options of a worker.
 
     Args:
         cfg: gunicorn's configuration.
         given: CONFIG_KWARGS of the worker class.
         app: the application.
+        uri: where gunicorn has it from, after which the service is named if nobody names it.
 
     Raises:
         ConfigError: with everything that is wrong.
@@ -96,6 +98,8 @@ def worker_config(cfg: Any, given: dict[str, Any], app: Any = "gunicorn:app") ->
     values["access_log"] = cfg.accesslog is not None
     budget = cfg.graceful_timeout - min(LAST_SECONDS, cfg.graceful_timeout / 4)
     values["timeout_graceful_shutdown"] = budget
+    if uri and not resource_attributes().get(SERVICE_NAME):
+        values.setdefault("service_name", uri)
     values.update(given, app=app)
     return resolution.config()
 
@@ -114,9 +118,9 @@ class ObsserveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        # Made by the arbiter, before the fork: both sides see it.
-        self.life = mmap.mmap(-1, 8)
+        # Made by the arbiter, before the fork, if it shows metrics.
         self.cells: Cells | None = None
+        self.channel_socket: socket.socket | None = None
         self.slot = max(self.age - 1, 0)
         self.instance = str(uuid.uuid4())
         if not _failures:
@@ -176,13 +180,18 @@ class ObsserveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         accesslog = self.cfg.accesslog
         self._access_fd = None if accesslog in (None, "-") else _opened(accesslog)
         try:
-            config = worker_config(self.cfg, self.CONFIG_KWARGS, self.wsgi)
+            config = worker_config(
+                self.cfg, self.CONFIG_KWARGS, self.wsgi, getattr(self.app, "app_uri", None)
+            )
             if self.cells is None:
                 config.metrics_port = None
             server = _WorkerServer(config, self)
             server.seat = Seat(self.cells, self.slot, self.instance, self._access_fd)
             signal.signal(signal.SIGQUIT, server.handle_exit)
-            server.run(sockets=[listener.sock for listener in self.sockets])
+            try:
+                server.run(sockets=[listener.sock for listener in self.sockets])
+            finally:
+                server.part()
         except (ConfigError, StartupError) as error:
             self._give_up_unless_first()
             sys.stderr.write(f"{getattr(error, 'traceback', '')}obsserve: error: {error}\n")
@@ -219,6 +228,18 @@ class _WorkerServer(Server):
         super().__init__(config)
         self._worker_process = worker
         self.told_to_stop = False
+        self._link: WorkerLink | None = None
+        if worker.cells is not None and worker.channel_socket is not None:
+            channel = WorkerChannel(worker.channel_socket, lambda: None)
+            self._link = WorkerLink(
+                channel,
+                worker.cells,
+                worker.slot,
+                config.settings,
+                lambda: getattr(self, "server_state", None),
+            )
+            channel.start()
+            self._link.start()
 
     async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
         import asyncio  # noqa: PLC0415
@@ -234,8 +255,9 @@ class _WorkerServer(Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and let the arbiter know."""
         await super().startup(sockets)
-        if self.started:
-            self._worker_process.life[0] = READY
+        if self.started and self._link is not None:
+            self._link.publish(self.server_state)
+            self._link.channel.send("ready")
 
     def _startup_failed(self) -> None:
         self._worker_process._give_up_unless_first()  # noqa: SLF001 - two halves of one thing
@@ -243,8 +265,11 @@ class _WorkerServer(Server):
     async def on_tick(self, counter: int) -> bool:
         """Return whether to stop."""
         worker = self._worker_process
+        if self._link is not None:
+            self._link.publish(self.server_state)
         if self.server_state.total_requests >= worker.max_requests:
-            worker.life[1] = 1
+            if self._link is not None and not self.should_exit:
+                self._link.channel.send("recycle", reason="max_requests")
             self.should_exit = True
         elif worker.ppid != os.getppid():
             self.should_exit = True
@@ -252,8 +277,16 @@ class _WorkerServer(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, and let the arbiter know."""
-        self._worker_process.life[0] = DRAINING
+        if self._link is not None:
+            self._link.channel.send("draining")
         await super().shutdown(sockets)
+        if self._link is not None:
+            self._link.publish(self.server_state)
+
+    def part(self) -> None:
+        """Tell the arbiter the last of the application's own metrics."""
+        if self._link is not None:
+            self._link.finish()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop gracefully: gunicorn sends SIGQUIT after the SIGINT that a terminal sends to everybody."""

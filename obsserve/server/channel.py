@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     Receiver = Callable[[dict[str, Any]], None]
@@ -25,14 +26,17 @@ MESSAGE_LIMIT: Final = 16 * 1024 * 1024
 
 
 class WorkerChannel:
-    """The worker's end; can be used from any thread.
+    """The worker's end; can be used from any thread. gunicorn's arbiter, which has no event loop, uses it too.
 
     Args:
         sock: one of a pair of connected sockets.
-        lost: called on the reading thread when the main process is gone.
+        lost: called on the reading thread when the other side is gone.
+        patient: whether a message waits for the other side to take it; else, one that finds no room is lost.
     """
 
-    def __init__(self, sock: socket.socket, lost: Callable[[], None]) -> None:
+    def __init__(self, sock: socket.socket, lost: Callable[[], None], *, patient: bool = True) -> None:
+        self._flags = 0 if patient else getattr(socket, "MSG_DONTWAIT", 0)
+        self._thread = threading.Thread(target=self._read, name="obsserve-channel", daemon=True)
         self.receivers: dict[str, Receiver] = {}
         self._socket = sock
         self._lost = lost
@@ -41,14 +45,23 @@ class WorkerChannel:
 
     def start(self) -> None:
         """Begin to read, on a thread; receivers are called there."""
-        threading.Thread(target=self._read, name="obsserve-channel", daemon=True).start()
+        self._thread.start()
+
+    def join(self, timeout: float) -> None:
+        """Wait until everything is read that the other side has said, which is gone; at most `timeout` seconds."""
+        self._thread.join(timeout)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of this end, which stays the parent's."""
+        with suppress(OSError):
+            os.close(self._socket.detach())
 
     def send(self, type: str, **fields: Any) -> bool:  # noqa: A002 - the word of the message
         """Send a message; return whether it went out."""
         line = json.dumps({"type": type, **fields}).encode() + b"\n"
         with self._lock:
             try:
-                self._socket.sendall(line)
+                self._socket.sendall(line, self._flags)
             except OSError:
                 return False
         return True

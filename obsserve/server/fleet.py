@@ -1,18 +1,19 @@
 """What the main process shows of its workers: the metrics port, the probes, the figures about processes.
 
-Owns the regions and the admin listener. It reads the workers' memory; no code of theirs runs for a scrape.
+Owns the regions and the admin listener. It reads the workers' memory; no code of theirs runs for a scrape. The
+main process is ours, or gunicorn's arbiter: whoever it is adds and removes the workers.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from obsserve.admin.app import AdminState
 from obsserve.admin.server import AdminServer
 from obsserve.http.parser import parser_class
+from obsserve.server import inspection
 from obsserve.server.fleetinspection import FleetInspection
 from obsserve.server.listeners import listener_name
 from obsserve.telemetry import appsnapshots, catalogue, runtime
@@ -25,16 +26,19 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Hashable, Iterator, Sequence
 
-    from obsserve.server.workerprocess import WorkerProcess
+    from obsserve.server.member import Member
     from obsserve.settings import Settings
     from obsserve.telemetry.cells import CellsReader
     from obsserve.telemetry.runtime import Sample
 
 
+M = TypeVar("M", bound="Member")
+
+
 class FleetState(AdminState):
     """The probes' view: ready when as many workers are as have to be."""
 
-    fleet: Fleet
+    fleet: Fleet[Any]
 
     def stalled_for(self) -> float:
         """Return for how long the liveliest of the ready workers has been blocked, seconds."""
@@ -52,44 +56,47 @@ class FleetState(AdminState):
         return reasons
 
 
-class Fleet:
+class Fleet(Generic[M]):
     """The workers as the metrics port shows them.
+
+    `answers` are the types of messages that `received` takes.
 
     Args:
         settings: the options.
         loop: the name of the workers' event loop.
-        sockets: the bound sockets.
+        sockets: the bound sockets, as far as there are any yet.
         service_instance_id: one for all workers.
         own: what the main process itself counts.
     """
+
+    answers: Final = (appsnapshots.MESSAGE, inspection.FOUND)
 
     def __init__(
         self,
         settings: Settings,
         loop: str,
-        sockets: list[socket.socket],
+        sockets: Sequence[socket.socket],
         service_instance_id: str,
         own: Sequence[CellsReader] = (),
     ) -> None:
-        self.workers: set[WorkerProcess] = set()
+        self.workers: set[M] = set()
         self.desired = settings.workers
-        self.regions = Regions(own)
+        self.regions = Regions(own, drains=lambda worker: worker.state == "draining")
         self.app_metrics = SnapshotCollector(self._asks)
-        self._loop = loop_of_channels = asyncio.get_running_loop()
-        self.inspection = FleetInspection(settings, lambda: tuple(self.workers), loop_of_channels)
+        self.inspection = FleetInspection(settings, lambda: tuple(self.workers))
         self.restarts = dict.fromkeys(catalogue.RESTART_REASONS, 0)
         self.reloads = dict.fromkeys(catalogue.RELOAD_RESULTS, 0)
         self._reloaded_at = time.time()
         self._reload_successful = True
         self.ready_min_workers = settings.ready_min_workers
         self._max_stall = settings.ready_max_stall
-        self._cpu: dict[WorkerProcess, float] = {}
+        self._cpu: dict[M, float] = {}
         self._cpu_base: dict[str, float] = {}
         self.state = state = FleetState(
             livez_max_stall=settings.livez_max_stall, ready_max_stall=settings.ready_max_stall
         )
         state.fleet = self
-        self._listening = [(listener_name(sock), sock) for sock in sockets]
+        self.listen(sockets)
         parser = parser_class(settings.http).__name__.removesuffix("Parser").lower()
         build = runtime.build_info(__version__, loop, parser)
         sources = (
@@ -109,7 +116,12 @@ class Fleet:
             self._admin = AdminServer(
                 settings.metrics_host, settings.metrics_port, state, exposition, inspection=self.inspection
             )
+            self.scraping = exposition.lock
             self._admin.bind()
+
+    def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """Show the backlogs of these sockets from now on."""
+        self._listening = [(listener_name(sock), sock) for sock in sockets]
 
     def start(self) -> None:
         """Serve the metrics port."""
@@ -121,6 +133,11 @@ class Fleet:
         if self._admin is not None:
             self._admin.stop()
 
+    def abandon(self) -> None:
+        """In a forked child: let go of the metrics port, which stays the parent's."""
+        if self._admin is not None:
+            self._admin.abandon()
+
     @property
     def metrics_url(self) -> str | None:
         """Where the metrics are, None when they are off."""
@@ -131,12 +148,12 @@ class Fleet:
 
     # --- workers come and go -----------------------------------------------------------------
 
-    def add(self, worker: WorkerProcess) -> None:
+    def add(self, worker: M) -> None:
         """Take a worker in that has just been started."""
         self.workers.add(worker)
         self.regions.add(worker, worker.reader)
 
-    def remove(self, worker: WorkerProcess) -> None:
+    def remove(self, worker: M) -> None:
         """Keep what a worker that is gone had counted."""
         self.workers.discard(worker)
         slot = str(worker.slot)
@@ -144,9 +161,15 @@ class Fleet:
         self.regions.fold(worker)
         self.app_metrics.fold(worker)
 
-    def received(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
-        """Take what a worker says of its application's own metrics."""
-        self.app_metrics.received(worker, str(worker.slot), message)
+    def received(self, worker: M, message: dict[str, Any]) -> bool:
+        """Take what a worker answers; return whether it was an answer to this. Can be called on any thread."""
+        if message["type"] == appsnapshots.MESSAGE:
+            self.app_metrics.received(worker, str(worker.slot), message)
+        elif message["type"] == inspection.FOUND:
+            self.inspection.received(worker, message)
+        else:
+            return False
+        return True
 
     def reloaded(self, result: str) -> None:
         """Count a replacement of all workers, by result."""
@@ -155,15 +178,15 @@ class Fleet:
         if self._reload_successful:
             self._reloaded_at = time.time()
 
-    def ready(self) -> list[WorkerProcess]:
+    def ready(self) -> list[M]:
         """Return the workers that serve."""
         return [worker for worker in tuple(self.workers) if worker.state == "ready"]
 
-    def responsive(self) -> list[WorkerProcess]:
+    def responsive(self) -> list[M]:
         """Return the workers that serve, and whose event loops turn."""
         return [worker for worker in self.ready() if self.silent_for(worker) <= self._max_stall]
 
-    def silent_for(self, worker: WorkerProcess) -> float:
+    def silent_for(self, worker: M) -> float:
         """Return the seconds since the worker's event loop last turned."""
         return max(time.time() - (worker.heartbeat() or worker.ready_at), 0.0)
 
@@ -173,10 +196,8 @@ class Fleet:
         serving = [worker for worker in tuple(self.workers) if worker.state in ("ready", "draining")]
         return {worker: partial(self._ask, worker) for worker in serving}
 
-    def _ask(self, worker: WorkerProcess, number: int) -> None:
-        # From the scrape's thread: the channel belongs to the loop.
-        ask = partial(worker.channel.send, appsnapshots.MESSAGE, number=number)
-        self._loop.call_soon_threadsafe(ask)
+    def _ask(self, worker: M, number: int) -> None:
+        worker.post(appsnapshots.MESSAGE, number=number)
 
     def _snapshot_ages(self) -> Iterator[Sample]:
         for slot, age in self.app_metrics.ages():

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.server.inspection import ASK, LEVEL
 from obsserve.telemetry.logging import set_server_level
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterable
 
-    from obsserve.server.workerprocess import WorkerProcess
+    from obsserve.server.member import Member
     from obsserve.settings import Settings
 
 # What a page waits for all workers together, seconds.
@@ -30,21 +28,14 @@ class FleetInspection:
     Args:
         settings: the options.
         workers: returns them.
-        loop: the event loop that the channels belong to.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        workers: Callable[[], Iterable[WorkerProcess]],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
+    def __init__(self, settings: Settings, workers: Callable[[], Iterable[Member]]) -> None:
         self.settings = settings
         self._workers = workers
-        self._loop = loop
         self._changed = threading.Condition()
         self._number = 0
-        self._found: dict[tuple[int, WorkerProcess], list[dict[str, Any]]] = {}
+        self._found: dict[tuple[int, Member], list[dict[str, Any]]] = {}
 
     def requests(self) -> list[dict[str, Any]]:
         """Return what is open in all workers, the oldest first."""
@@ -58,24 +49,24 @@ class FleetInspection:
         """Have the server log from this level on, in all processes that are there now."""
         set_server_level(level)
         for worker in self._serving():
-            self._loop.call_soon_threadsafe(partial(worker.channel.send, LEVEL, level=level))
+            worker.post(LEVEL, level=level)
 
-    def received(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
+    def received(self, worker: Member, message: dict[str, Any]) -> None:
         """Take a worker's answer."""
         with self._changed:
             if message["number"] == self._number:  # else nobody waits for it any more
                 self._found[self._number, worker] = message["found"]
                 self._changed.notify_all()
 
-    def _serving(self) -> list[WorkerProcess]:
+    def _serving(self) -> list[Member]:
         return [worker for worker in self._workers() if worker.state in ("ready", "draining")]
 
-    def _ask(self, what: str, workers: list[WorkerProcess]) -> list[dict[str, Any]]:
+    def _ask(self, what: str, workers: list[Member]) -> list[dict[str, Any]]:
         with self._changed:
             self._number = number = self._number + 1
             self._found.clear()
         for worker in workers:
-            self._loop.call_soon_threadsafe(partial(worker.channel.send, ASK, number=number, what=what))
+            worker.post(ASK, number=number, what=what)
         end = time.monotonic() + DEADLINE
         with self._changed:
             while len(self._found) < len(workers) and (left := end - time.monotonic()) > 0:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.errors import StartupError
 from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
-from obsserve.server import inspection, listeners
+from obsserve.server import listeners
 from obsserve.server.fleet import Fleet
 from obsserve.server.ownlogs import OwnLogs
 from obsserve.server.servicemanager import ServiceManager
@@ -31,7 +31,6 @@ from obsserve.server.slotsockets import SlotSockets
 from obsserve.server.vitals import STACK_WAIT, Vitals
 from obsserve.server.workerlog import WorkerLog
 from obsserve.server.workerprocess import WorkerProcess
-from obsserve.telemetry import appsnapshots
 from obsserve.telemetry.logging import server_logger
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ class Supervisor:
         try:
             factory = self.config.get_loop_factory()
             loop_name = getattr(factory, "__module__", "asyncio").partition(".")[0]
-            self.fleet = Fleet(
+            self.fleet: Fleet[WorkerProcess] = Fleet(
                 self.settings, loop_name, self._sockets.first, self._instance, self._own_logs.readers
             )
             self.fleet.start()
@@ -364,10 +363,8 @@ class Supervisor:
         if kind == "ready":
             self._served.set()
             self._tell.ready(worker)
-        elif kind == appsnapshots.MESSAGE:
-            self.fleet.received(worker, message)
-        elif kind == inspection.FOUND:
-            self.fleet.inspection.received(worker, message)
+        elif self.fleet.received(worker, message):
+            pass
         elif kind == "recycle":
             self.recycle(worker, message["reason"])
         elif kind == "draining" and worker.state == "ready" and not self.stopping:

@@ -12,22 +12,17 @@ import os
 import random
 import signal
 import sys
-import time
 import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.errors import ObsserveError, StartupError
-from obsserve.server import inspection
 from obsserve.server.channel import WorkerChannel
-from obsserve.server.inspection import ProcessInspection
 from obsserve.server.seat import Seat
 from obsserve.server.server import Server
-from obsserve.telemetry import appsnapshots, catalogue
-from obsserve.telemetry.appsnapshots import SnapshotSender
-from obsserve.telemetry.cells import Cells, Family
-from obsserve.telemetry.logging import set_server_level
+from obsserve.server.workerlink import WorkerLink
+from obsserve.telemetry.cells import Cells
 
 if TYPE_CHECKING:
     import socket
@@ -44,10 +39,6 @@ HELD_SIGNALS: Final = tuple(
 )
 # Writes the stack; a number that nobody else is likely to use.
 STACK_SIGNAL: Final = getattr(signal, "SIGRTMAX", 0) - 3
-# Its row is the first of a worker's region, so that the main process finds it without reading the others.
-HEARTBEAT_SLOT: Final = 0
-# What the last snapshot of the application's metrics may take, seconds: its collectors may block.
-LAST_SNAPSHOT: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,23 +109,9 @@ class WorkerServer(Server):
         self._listening = post.sockets
         self._importing = True
         self._asked = False
-        slot = (str(post.slot),)
-        self._heartbeat = Family(cells, catalogue.WORKER_HEARTBEAT).row(*slot)
-        assert self._heartbeat == HEARTBEAT_SLOT
-        self._ended = Family(cells, catalogue.WORKER_REQUESTS).row(*slot)
-        self._active = Family(cells, catalogue.WORKER_ACTIVE_REQUESTS).row(*slot)
-        self._open = Family(cells, catalogue.WORKER_CONNECTIONS_OPEN).row(*slot)
-        self._slots = cells.slots
-        errors = Family(cells, catalogue.SNAPSHOT_ERRORS)
-        self._snapshots = SnapshotSender(
-            lambda **fields: self.channel.send(appsnapshots.MESSAGE, **fields), lambda: errors.add(1.0)
+        self._link = WorkerLink(
+            self.channel, cells, post.slot, self.config.settings, lambda: getattr(self, "server_state", None)
         )
-        self.channel.receivers[appsnapshots.MESSAGE] = self._snapshots.asked
-        self._inspection = ProcessInspection(
-            self.config.settings, lambda: getattr(self, "server_state", None), post.slot
-        )
-        self.channel.receivers[inspection.ASK] = self._inspected
-        self.channel.receivers[inspection.LEVEL] = lambda message: set_server_level(int(message["level"]))
 
     def serve_slot(self) -> ObsserveError | None:
         """Import the application and serve it; return why it could not start."""
@@ -143,12 +120,12 @@ class WorkerServer(Server):
             self.config.load()
             self._importing = False
             if not self.should_exit:
-                self._snapshots.start()
+                self._link.start()
                 self.run(self._listening)
         except ObsserveError as error:
             return error
         finally:
-            self._snapshots.finish(LAST_SNAPSHOT)
+            self._link.finish()
         return self.startup_failure
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -158,11 +135,11 @@ class WorkerServer(Server):
             jitter = random.randint(0, settings.limit_max_requests_jitter)  # noqa: S311 - spreads load
             limit = settings.limit_max_requests
             self._limit = None if limit is None else limit + jitter
-            self._publish()
+            self._link.publish(self.server_state)
             self.channel.send("ready")
 
     async def on_tick(self, counter: int) -> bool:
-        self._publish()
+        self._link.publish(self.server_state)
         if self._limit is not None and not self._asked and self.server_state.total_requests >= self._limit:
             self._asked = True
             self.channel.send("recycle", reason="max_requests")
@@ -171,7 +148,7 @@ class WorkerServer(Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.channel.send("draining")
         await super().shutdown(sockets)
-        self._publish()
+        self._link.publish(self.server_state)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -187,10 +164,6 @@ class WorkerServer(Server):
     def terminate(self, _sig: int, _frame: object) -> None:
         """Drain: the handler of SIGTERM."""
         self._drain()
-
-    def _inspected(self, message: dict[str, Any]) -> None:
-        found = self._inspection.answer(message)
-        self.channel.send(inspection.FOUND, number=message["number"], found=found)
 
     def _drain(self) -> None:
         if self._importing:
@@ -209,14 +182,6 @@ class WorkerServer(Server):
     def _force(self) -> None:
         self.force_exit = True
         self._drain_now()
-
-    def _publish(self) -> None:
-        """Tell of the loop's pulse and of the load. Once a tick, so that a blocked loop shows."""
-        state, slots = self.server_state, self._slots
-        slots[self._heartbeat] = time.time()
-        slots[self._ended] = state.total_requests - state.active
-        slots[self._active] = state.active
-        slots[self._open] = len(state.connections)
 
 
 def _traceback_of(failure: ObsserveError) -> str:

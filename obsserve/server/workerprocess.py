@@ -18,11 +18,13 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from multiprocessing import connection, reduction, resource_tracker
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.server.channel import MainChannel
-from obsserve.server.worker import HEARTBEAT_SLOT, HELD_SIGNALS, STACK_SIGNAL, Post, serve_post
+from obsserve.server.worker import HELD_SIGNALS, STACK_SIGNAL, Post, serve_post
+from obsserve.server.workerlink import HEARTBEAT_SLOT
 from obsserve.telemetry import catalogue
 from obsserve.telemetry.cells import Cells
 from obsserve.telemetry.metrics import rows_for
@@ -32,11 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from obsserve.config import Config
+    from obsserve.server.member import State
 
 # The most that is read of a stack, bytes; faulthandler shows a hundred frames of each thread.
 STACK_LIMIT: Final = 8192
-
-State = Literal["starting", "ready", "draining", "gone"]
 
 _FAULTS: Final = frozenset(
     getattr(signal, name)
@@ -64,6 +65,7 @@ class WorkerProcess:
         service_instance_id: str,
         receive: Callable[[WorkerProcess, dict[str, Any]], None],
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self.slot = slot
         self.state: State = "starting"
         self.began = time.time()
@@ -125,6 +127,10 @@ class WorkerProcess:
             return self.reader.value(HEARTBEAT_SLOT)
         except ValueError:  # its region was let go meanwhile
             return 0.0
+
+    def post(self, type: str, **fields: Any) -> None:  # noqa: A002 - the word of the message
+        """Send it a message, from any thread: the channel belongs to the loop."""
+        self._loop.call_soon_threadsafe(partial(self.channel.send, type, **fields))
 
     def retire(self, reason: str) -> None:
         """Let it finish what it has begun, and end.

@@ -15,7 +15,7 @@ from obsserve.telemetry import catalogue
 from obsserve.telemetry.cells import Base
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable
+    from collections.abc import Callable, Collection, Hashable
 
     from obsserve.telemetry.cells import CellsReader, Row
 
@@ -26,9 +26,16 @@ class Regions:
     Args:
         readers: regions that are there from the beginning, and stay.
         base: what processes that are gone had counted.
+        drains: whether a process drains that nobody has retired.
     """
 
-    def __init__(self, readers: Collection[CellsReader] = (), base: Base | None = None) -> None:
+    def __init__(
+        self,
+        readers: Collection[CellsReader] = (),
+        base: Base | None = None,
+        drains: Callable[[Any], bool] = lambda _key: False,
+    ) -> None:
+        self._drains = drains
         self._base = Base() if base is None else base
         self._lock = threading.Lock()
         self._fixed = readers
@@ -65,7 +72,7 @@ class Regions:
             living = [row for reader in self._fixed for row in reader.rows()]
             for key, reader in self._readers.items():
                 rows = reader.rows()
-                if key in self._draining:
+                if key in self._draining or self._drains(key):
                     rows = [row for row in rows if not _is_gauge_of_slot(row)]
                 living += rows
             return living, list(self._base.rows())

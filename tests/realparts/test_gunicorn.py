@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from functools import partial
@@ -20,6 +21,14 @@ wait_for = partial(wait_for, deadline=30.0)
 
 CONF = Path(__file__).parents[2] / "deploy/gunicorn/gunicorn.conf.py"
 APP = """
+import asyncio, os
+
+from prometheus_client import Counter, Gauge
+
+ORDERS = Counter("orders", "Orders taken.")
+LEVEL = Gauge("level", "A level.", multiprocess_mode="livesum")
+
+
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         while True:
@@ -27,6 +36,10 @@ async def app(scope, receive, send):
             await send({"type": message["type"] + ".complete"})
             if message["type"] == "lifespan.shutdown":
                 return
+    ORDERS.inc()
+    LEVEL.set(1)
+    if scope["path"] == "/slow":
+        await asyncio.sleep(30)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
 
@@ -213,3 +226,74 @@ def test_reloads_under_load_lose_nothing(gunicorn):
         answered = sum(future.result() for future in running)
     wait_for(lambda: server.value(COUNT) == answered, "every answer counted")
     assert server.stop() == 0
+
+
+class TestLikeOurOwnMainProcess:
+    """What the arbiter's metrics port shows is what `obsserve --workers` shows."""
+
+    def test_the_applications_own_metrics_are_merged_and_stay(self, gunicorn):
+        server = gunicorn("-c", str(CONF)).started()
+        server.get(20)
+        wait_for(lambda: server.value("orders_total") == 20, "the orders of both workers")
+        text = httpx.get(server.metrics_url, timeout=10).text
+        pids = {
+            int(float(pid)) for pid in re.findall(r"^obsserve_worker_pid{[^}]*} (\S+)$", text, re.MULTILINE)
+        }
+        assert len(pids) == 2
+        os.kill(min(pids), signal.SIGTERM)  # it drains, and sends what it has counted
+        wait_for(lambda: server.value("obsserve_worker_restarts_total") == 1, "one replaced")
+        assert server.value("orders_total") == 20
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: server.value("obsserve_worker_restarts_total") == 3, "both replaced")
+        server.get(5)
+        wait_for(lambda: server.value("orders_total") == 25, "nothing lost with the old workers")
+        assert server.stop() == 0
+
+    def test_it_shows_the_same_names(self, gunicorn):
+        server = gunicorn("-c", str(CONF)).started()
+        server.get(4)
+        wait_for(lambda: server.value(COUNT) == 4, "4 counted")
+        text = httpx.get(server.metrics_url, timeout=10).text
+        for name in (
+            "target_info", "obsserve_worker_pid", "obsserve_worker_start_time_seconds",
+            "obsserve_worker_last_heartbeat_timestamp_seconds", "obsserve_worker_requests_total",
+            "obsserve_worker_active_requests", "obsserve_worker_connections_open",
+            "obsserve_listener_backlog_connections", "obsserve_metrics_snapshot_age_seconds",
+            "obsserve_config_reloads_total", "process_open_fds",
+        ):  # fmt: skip
+            assert re.search(rf"^{name}[{{ ]", text, re.MULTILINE), name
+        assert server.value("obsserve_worker_requests_total") == 4
+        assert server.value("obsserve_workers_desired") == 2
+        assert 'service_name="served:app"' in text
+        server.process.send_signal(signal.SIGTTIN)
+        wait_for(lambda: server.value("obsserve_workers_desired") == 3, "a third one wanted")
+        assert server.stop() == 0
+
+    def test_the_admin_pages(self, gunicorn):
+        server = gunicorn("-c", str(CONF)).started()
+        admin = server.metrics_url.removesuffix("/metrics")
+        status = httpx.get(f"{admin}/-/status", timeout=10).json()
+        assert status["workers"]["ready"] == 2
+        assert status["service_name"] == "served:app"
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+            rows = wait_for(
+                lambda: httpx.get(f"{admin}/-/requests", timeout=10).json()["requests"], "the open request"
+            )
+        assert [row["url_path"] for row in rows] == ["/slow"]
+        assert httpx.get(f"{admin}/-/stacks", timeout=10).status_code == 403
+        assert server.stop() == 0
+
+    def test_a_worker_that_is_stopped_does_not_hold_up_the_page(self, gunicorn):
+        server = gunicorn("-c", str(CONF), "--timeout", "0").started()
+        server.get(4)
+        pid = int(server.value("obsserve_worker_pid{worker=.0.}"))
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            for _ in range(5):
+                assert httpx.get(server.metrics_url, timeout=10).status_code == 200
+            assert httpx.get(server.metrics_url.replace("metrics", "livez"), timeout=10).status_code == 200
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert server.stop() == 0
