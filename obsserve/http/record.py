@@ -26,7 +26,9 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestIds(list[tuple[str, bytes]]):
-    """Random ids of 128 bits, each with the line that sends it back; drawn by the hundred, which costs a third.
+    """Random ids of 128 bits, each with the line that sends it back.
+
+    Several are drawn at once, which costs less; not many, which would not stay in the processor's cache.
 
     Args:
         name: the response's field for it, None for no line.
@@ -39,7 +41,7 @@ class RequestIds(list[tuple[str, bytes]]):
     def draw(self) -> tuple[str, bytes]:
         """Return an id that nobody has, and its line."""
         if not self:
-            digits = os.urandom(16 * 128).hex()
+            digits = os.urandom(16 * 32).hex()
             ids = [digits[start : start + 32] for start in range(0, len(digits), 32)]
             line = self._line
             self.extend((drawn, line and line % drawn.encode("ascii")) for drawn in ids)

@@ -78,7 +78,7 @@ class ExtendedAccessLog(AccessLog):
 
     def _write_extended(self, view: ExchangeView) -> None:
         """Write the line, then what it lacks before its last brace."""
-        if len(self._lines) >= HANDOVER_LINES - 1:
+        if self._count >= HANDOVER_LINES - 1:
             self._hand_over()  # not during the next line, which is not complete then
         self._whole = False
         self._write_base(view)
@@ -88,15 +88,16 @@ class ExtendedAccessLog(AccessLog):
         self._extras.put(fields, view)
         if not fields.values:
             return
-        lines = self._lines
-        line = f"{lines[-1][:-2]}{self._members(fields.values)}}}\n"
+        pieces = self._pieces
+        line = f"{pieces[-1][:-2]}{self._members(fields.values)}}}\n"
         if fields.cut or len(line) > self._limit:
-            lines.pop()
-            if self._important and self._important[-1] > len(lines):
+            pieces.pop()
+            self._count -= 1
+            if self._important and self._important[-1] > self._count:
                 self._important.pop()
             self._write_whole(view)
         else:
-            lines[-1] = line
+            pieces[-1] = line
 
     def _write_whole(self, view: ExchangeView) -> None:
         self._whole = True  # a record has everything
