@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, settings
 from wire import PARSERS, Site
+from tests.parts import package
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -14,7 +15,7 @@ settings.load_profile("patient")
 @pytest.fixture(params=PARSERS)
 def parser(request):
     if request.param == "httptools":
-        pytest.importorskip("httptools")
+        package("httptools")
     return request.param
 
 

@@ -39,6 +39,7 @@ from loadtests.bench.meters import Reading, unaccounted
 from loadtests.bench.run import Options, Result, measure_rounds
 from loadtests.bench.servers import SERVERS, BenchError, Case, Server, started, sum_of_counts
 from loadtests.bench.suites import SUITES
+from tests.parts import package
 
 
 def samples_of(server: str, *cpu: float, unusable: tuple[int, ...] = ()) -> list[Sample]:
@@ -495,7 +496,7 @@ def test_readings_below_the_busy_mark_are_no_throughput(monkeypatch, tmp_path):
 
 class TestSpans:
     def test_a_collector_counts(self):
-        pytest.importorskip("opentelemetry.exporter.otlp.proto.grpc")
+        package("opentelemetry.exporter.otlp.proto.grpc")
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -550,7 +551,7 @@ class TestEchoes:
     CASE = Case("echo", message_bytes=200, connections=3, answer=b"Hello, world!")
 
     def test_messages_come_back(self, tmp_path):
-        pytest.importorskip("uvloop")
+        package("uvloop")
         app = "loadtests.bench.apps:echo"
         with started(SERVERS["obsserve-off"], app, core(), tmp_path) as running:
             running.wait_until_ready(self.CASE)
@@ -560,7 +561,7 @@ class TestEchoes:
         assert done.seconds == pytest.approx(1.0, abs=0.5)
 
     def test_another_message_is_seen(self):
-        pytest.importorskip("uvloop")
+        package("uvloop")
         from loadtests.bench.echo import Echo
 
         echo = Echo("/", 200)
@@ -576,7 +577,7 @@ class TestEchoes:
         assert (echo.echoes, echo.wrong) == (1, 1)
 
     def test_a_server_without_websockets_is_seen(self, tmp_path):
-        pytest.importorskip("uvloop")
+        package("uvloop")
         without = Server("without", f"{servers.OBSSERVE} --no-access-log --ws none", "obsserve")
         with started(without, "loadtests.bench.apps:echo", core(), tmp_path) as running:
             running.wait_until_ready(self.CASE)

@@ -15,6 +15,7 @@ from obsserve.asgi.interfaces import ASGI2Application
 from obsserve.asgi.lifespan import Lifespan
 from obsserve.config import LOGGING_CONFIG, OPTIONS, STARTUP_FAILURE, Config, LogLevel, Settings
 from obsserve.errors import ConfigError, StartupError
+from tests.parts import package
 
 
 PARSER = RawConfigParser()
@@ -522,7 +523,7 @@ class TestLoop:
 
     @pytest.mark.parametrize("name", ["auto", "uvloop"])
     def test_uvloop(self, name):
-        uvloop = pytest.importorskip("uvloop")
+        uvloop = package("uvloop")
         assert Config(application, loop=name).get_loop_factory() is uvloop.new_event_loop
 
     def test_a_factory_of_somebody_else(self):

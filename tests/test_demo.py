@@ -12,6 +12,7 @@ import pytest
 
 from obsserve import demo
 from obsserve.demo import DemoError, app
+from tests.parts import package
 
 NEVER_LEAVES = object()
 
@@ -282,9 +283,9 @@ def test_number_that_is_none_is_refused(target):
 
 
 def test_spans_are_children_of_the_current_one():
-    trace = pytest.importorskip("opentelemetry.trace")
-    sdk = pytest.importorskip("opentelemetry.sdk.trace")
-    export = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
+    trace = package("opentelemetry.trace")
+    sdk = package("opentelemetry.sdk.trace")
+    export = package("opentelemetry.sdk.trace.export.in_memory_span_exporter")
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
     provider, exporter = sdk.TracerProvider(), export.InMemorySpanExporter()

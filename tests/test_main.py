@@ -16,6 +16,7 @@ import pytest
 import obsserve
 from obsserve.errors import StartupError
 from obsserve.main import main
+from tests.parts import package
 
 ROOT = Path(__file__).parent.parent
 APPLICATION = "async def app(scope, receive, send): ...\n"
@@ -310,7 +311,7 @@ def test_help_imports_none_of_the_servers_parts():
 
 
 def test_the_server_imports_only_the_parser_that_it_uses():
-    pytest.importorskip("httptools")
+    package("httptools")
     program = (
         "import sys\nimport obsserve.server.server\nfrom obsserve.http.parser import parser_class\n"
         "parser_class('auto')\nassert 'h11' not in sys.modules\n"
@@ -319,17 +320,6 @@ def test_the_server_imports_only_the_parser_that_it_uses():
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
-def _is_there(module):
-    return importlib.util.find_spec(module) is not None
-
-
-needs_the_server = pytest.mark.skipif(
-    not (_is_there("obsserve.server.server") and _is_there("obsserve.telemetry.logging")),
-    reason="the server is not there",
-)
-
-
-@needs_the_server
 class TestProcess:
     """The exit codes that matter, as a shell sees them."""
 

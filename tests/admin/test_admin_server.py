@@ -120,28 +120,26 @@ class TestServing:
 
 class TestWhileTheApplicationBlocks:
     def test_the_port_answers(self, admin, state):
-        """The serving loop, on the main thread, is blocked for 1.5 s; probes and scrapes go on meanwhile."""
+        """The serving loop, on the main thread, is blocked until probes and scrapes have been answered."""
         answered = {}
 
         def ask():
             for path in ("/livez", "/metrics", "/readyz"):
                 response, body = request(admin, path)
-                answered[path] = (response.status, body, time.perf_counter())
+                answered[path] = (response.status, body)
 
         async def serve():
             state.heartbeat = time.perf_counter()
             asker = threading.Thread(target=ask)
             asker.start()
-            time.sleep(1.5)
-            return asker, time.perf_counter()
+            asker.join(20)
+            assert not asker.is_alive()
 
         state.ready_max_stall = 0.0
-        asker, unblocked = asyncio.run(serve())
-        asker.join(10)
+        asyncio.run(serve())
         assert answered["/livez"][0] == answered["/metrics"][0] == 200
         assert b"obsserve_metrics_series" in answered["/metrics"][1]
         assert json.loads(answered["/readyz"][1])["reasons"] == ["unresponsive"]
-        assert all(moment < unblocked for _, _, moment in answered.values())
 
     def test_a_collector_that_blocks_does_not_take_the_probes_along(self, admin, monkeypatch):
         monkeypatch.setattr(module, "SCRAPE_DEADLINE", 0.2)

@@ -9,6 +9,7 @@ import pytest
 from obsserve.asgi import frameworks
 from obsserve.asgi.frameworks import learn_routes
 from obsserve.http.record import Record
+from tests.parts import package
 
 
 def route_of(app, path, *, root_path="", kind="http", extensions=None):
@@ -60,7 +61,7 @@ def route_of(app, path, *, root_path="", kind="http", extensions=None):
 
 
 def quart_app():
-    quart = pytest.importorskip("quart")
+    quart = package("quart")
     app = quart.Quart(__name__)
     part = quart.Blueprint("part", __name__, url_prefix="/part/<tenant>")
 
@@ -117,7 +118,7 @@ def test_under_another_server():
 
 
 def falcon_app():
-    falcon_asgi = pytest.importorskip("falcon.asgi")
+    falcon_asgi = package("falcon.asgi")
 
     class Answer:
         async def on_get(self, request, response, **parameters):
@@ -149,7 +150,7 @@ def test_falcon_websocket():
 
 
 def blacksheep_app():
-    blacksheep = pytest.importorskip("blacksheep")
+    blacksheep = package("blacksheep")
     from blacksheep.server.routing import Router
 
     below = Router(prefix="/below")
@@ -199,7 +200,7 @@ def test_blacksheep(root_path, path, status, route):
 
 
 def test_blacksheep_mounts_name_no_values():
-    pytest.importorskip("blacksheep")
+    package("blacksheep")
     assert route_of(blacksheep_app(), "/sub/ann/parts/7")[1] == "/sub/{tenant}/parts/{part}"
 
 
@@ -211,7 +212,7 @@ def test_blacksheep_websocket():
 
 
 def test_a_framework_below_starlette():
-    pytest.importorskip("starlette")
+    package("starlette")
     from starlette.applications import Starlette
     from starlette.routing import Mount
 

@@ -6,6 +6,7 @@ import pytest
 from wire import Site, request
 
 from obsserve.asgi.route import resolve_route
+from tests.parts import package
 
 
 def route_of(app, target):
@@ -20,7 +21,7 @@ def route_of(app, target):
 
 
 def fastapi_app():
-    fastapi = pytest.importorskip("fastapi")
+    fastapi = package("fastapi")
     app, inner, router = fastapi.FastAPI(), fastapi.FastAPI(), fastapi.APIRouter()
 
     @app.get("/items/{item}")
@@ -55,7 +56,7 @@ def test_fastapi(target, status, route):
 
 
 def starlette_app():
-    applications = pytest.importorskip("starlette.applications")
+    applications = package("starlette.applications")
     from starlette.responses import PlainTextResponse
     from starlette.routing import Mount, Route
 

@@ -10,6 +10,7 @@ import pytest
 
 from obsserve.asgi import route as route_module
 from obsserve.asgi.route import resolve_route
+from tests.parts import package
 
 
 def route_of(app, path, root_path="", host=b"x"):
@@ -42,7 +43,7 @@ def route_of(app, path, root_path="", host=b"x"):
 
 
 def starlette_app(folder):
-    applications = pytest.importorskip("starlette.applications")
+    applications = package("starlette.applications")
     from starlette.responses import PlainTextResponse
     from starlette.routing import Host, Mount, Route
     from starlette.staticfiles import StaticFiles
@@ -94,7 +95,7 @@ def test_starlette_by_host(tmp_path):
 
 
 def fastapi_app():
-    fastapi = pytest.importorskip("fastapi")
+    fastapi = package("fastapi")
     router, below, sub = fastapi.APIRouter(), fastapi.APIRouter(), fastapi.FastAPI()
 
     @router.get("/items/{item}")
@@ -136,7 +137,7 @@ def test_fastapi(path, status, route):
 
 
 def test_a_mount_in_a_router_that_fastapi_included():
-    fastapi = pytest.importorskip("fastapi")
+    fastapi = package("fastapi")
     router, sub, app = fastapi.APIRouter(), fastapi.FastAPI(), fastapi.FastAPI()
 
     @sub.get("/parts/{part}")
@@ -151,8 +152,8 @@ def test_a_mount_in_a_router_that_fastapi_included():
 
 
 def test_litestar_below_starlette():
-    litestar = pytest.importorskip("litestar")
-    pytest.importorskip("starlette")
+    litestar = package("litestar")
+    package("starlette")
     from starlette.applications import Starlette
     from starlette.routing import Mount
 
@@ -173,7 +174,7 @@ def test_a_route_that_is_added_while_serving(tmp_path):
     async def answer(request):
         return PlainTextResponse("x")
 
-    app.mount("/late/{id}", pytest.importorskip("starlette.routing").Router([Route("/{x}", answer)]))
+    app.mount("/late/{id}", package("starlette.routing").Router([Route("/{x}", answer)]))
     assert route_of(app, "/late/ann/7") == (200, "/late/{id}/{x}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from conformance import REQUESTS, SERVERS, cells, differences, observe
+from tests.parts import missing, package
 
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 OTHERS = ("uvicorn", "hypercorn")
@@ -21,7 +22,7 @@ OTHERS = ("uvicorn", "hypercorn")
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory):
     for name in OTHERS:
-        pytest.importorskip(name)
+        package(name)
     folder = tmp_path_factory.mktemp("conformance")
     with ThreadPoolExecutor() as pool:
         return dict(zip(SERVERS, pool.map(lambda name: observe(name, folder), SERVERS), strict=True))
@@ -41,12 +42,8 @@ def documented():
 def test_every_difference_is_listed_and_justified(observed):
     text = PAGE.read_text(encoding="utf-8")
     for name in OTHERS:
-        try:
-            found = version(name)
-        except PackageNotFoundError:
-            pytest.skip(f"{name} is not installed")
-        if f"{name} {found}" not in text:
-            pytest.skip(f"the page was not written for {name} {found}: print its rows anew")
+        if f"{name} {version(name)}" not in text:
+            missing(f"the page was not written for {name} {version(name)}: print its rows anew")
     rows = {tuple(cells(row)) for row in differences(observed)}
     listed = documented()
     assert rows - listed.keys() == set(), "not listed in docs/conformance.md"

@@ -10,6 +10,7 @@ import pytest
 
 from obsserve import options
 from obsserve.config import LOGGING_CONFIG, OPTIONS, Config
+from tests.parts import missing, package
 
 TESTS = Path(__file__).parents[1]
 
@@ -248,11 +249,11 @@ def test_the_prefix_is_the_only_change_of_a_variable():
 
 def test_uvicorn_has_nothing_else():
     """The page may be older than the uvicorn that people come from."""
-    uvicorn = pytest.importorskip("uvicorn")
+    uvicorn = package("uvicorn")
     import inspect
 
     if not uvicorn.__version__.startswith("0.54."):
-        pytest.skip(f"the page is of uvicorn 0.54, this is {uvicorn.__version__}")
+        missing(f"the page is of uvicorn 0.54, this is {uvicorn.__version__}")
     known = DEFAULTS.keys() | FROM_PYTHON_ONLY.keys() | MISSING.keys() | {"app"}
     theirs = {**inspect.signature(uvicorn.Config).parameters, **inspect.signature(uvicorn.run).parameters}
     assert set(theirs) == known

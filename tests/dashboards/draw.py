@@ -38,7 +38,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         start = int(time.time())
         with scene(Path(temporary), SECONDS) as prometheus:
-            time.sleep(5)
             figures = (str(start + 5), str(int(time.time())), "15s")
             command = ["node", "shoot.mjs", str(folder), prometheus.url, *figures, *map(str, pages)]
             result = subprocess.run(command, cwd=modules, stdout=subprocess.PIPE, text=True, timeout=400)

@@ -16,15 +16,16 @@ from tests.waiting import wait_for
 
 
 @contextmanager
-def scene(folder, seconds=4):
+def scene(folder, seconds=0):
     """Prometheus after a run: failures, 503s, WebSockets, a reload, a killed worker, and a server in trouble.
 
     The second server has no room for its log, no collector for its spans and few series for its routes.
 
     Args:
         folder: for files of the servers and of Prometheus.
-        seconds: of traffic before a worker is killed.
+        seconds: of more traffic before a worker is killed, for a picture of some length.
     """
+    began = time.time()
     with ExitStack() as stack:
         sink = stack.enter_context(OTLPSink())
         good = start(
@@ -51,6 +52,7 @@ def scene(folder, seconds=4):
             run(good, found, seconds)
         assert not crowd.wrong + few.wrong, crowd.wrong + few.wrong
         found.servers = good, bad
+        found.stand_still(began)
         yield found
 
 
@@ -69,6 +71,9 @@ def target(server):
 
 def run(server, prometheus, seconds):
     """Let everything happen that a page shows, and wait until Prometheus has seen it."""
+    # Two scrapes that see requests, of each server; then as long as is wanted.
+    seen = "increase(http_server_request_duration_seconds_count[10m])"
+    wait_for(lambda: len(prometheus.query(f"sum by (instance) ({seen}) > 0")) == 2, "scrapes of requests", 90)
     time.sleep(seconds)
     pids = {labels["worker"]: int(pid) for labels, pid in server.metrics()["obsserve_worker_pid"]}
     os.kill(pids["0"], signal.SIGKILL)
@@ -86,4 +91,4 @@ def run(server, prometheus, seconds):
         if action is not None:
             server.process.send_signal(action)
         wait_for(lambda metric=metric: prometheus.query(f"{metric} > 0"), f"{metric} above 0", 90)
-    time.sleep(3)  # two more scrapes, so that each of them has a rate
+    prometheus.wait_for_scrapes(2)  # so that each of them has a rate

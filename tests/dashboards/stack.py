@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-import shutil
 import subprocess
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
-import pytest
 
+from tests.parts import program
 from tests.ports import free_port
 from tests.waiting import wait_for
 
@@ -27,13 +28,8 @@ PACKAGES = {
 }
 
 
-def need(program):
-    """Return the program's path; without it the test is skipped, in CI it fails."""
-    path = shutil.which(program)
-    if path is None:
-        message = f"{program} is not installed: apt-get install {PACKAGES[program]}"
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
-    return path
+def need(name):
+    return program(name, f"apt-get install {PACKAGES[name]}")
 
 
 class Program:
@@ -92,6 +88,7 @@ class Prometheus(Program):
     """
 
     def __init__(self, folder, *targets, rules=None, alertmanager=None):
+        self.moment = self.interval = None
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in (rules or {path.name: path.read_text() for path in RULES.glob("*.yml")}).items():
             (folder / name).write_text(text)
@@ -114,8 +111,38 @@ class Prometheus(Program):
         )
 
     def query(self, expr):
-        """Return the result of an instant query."""
-        return self.get("/api/v1/query", query=expr)["data"]["result"]
+        """Return the result of an instant query, of the moment when it stands still."""
+        when = {} if self.moment is None else {"time": self.moment}
+        return self.get("/api/v1/query", query=expr, **when)["data"]["result"]
+
+    def wait_for_scrapes(self, count):
+        """Wait until each target has been scraped so many times more."""
+
+        def scrapes():
+            return {one["metric"]["instance"]: float(one["value"][1]) for one in self.query(successes)}
+
+        successes = "sum_over_time(up[1h])"
+        before = scrapes()
+        wait_for(
+            lambda: all(now >= before[instance] + count for instance, now in scrapes().items()),
+            f"{count} scrapes",
+            90,
+        )
+
+    def stand_still(self, began):
+        """Ask from now on about this moment, one at which every target answers.
+
+        Args:
+            began: when it all did, seconds since the epoch: a rate over `interval` sees everything.
+        """
+
+        def moment():
+            now = time.time()
+            found = self.get("/api/v1/query", query="up", time=now)["data"]["result"]
+            return now if all(one["value"][1] == "1" for one in found) else None
+
+        self.moment = wait_for(moment, "a moment with every target up", 90)
+        self.interval = f"{math.ceil(self.moment - began)}s"
 
     def firing(self):
         """Return the names of the alerts that fire."""

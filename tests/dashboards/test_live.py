@@ -13,8 +13,6 @@ from tests.dashboards.stack import ROOT, look
 from tests.dashboards.test_dashboards import COMMITTED, panels, selectors
 from tests.dashboards.test_rules import ALERTS, RECORDED
 
-RATE_INTERVAL = "60s"  # longer than the run: whatever happened in it counts
-
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory):
@@ -22,8 +20,8 @@ def prometheus(tmp_path_factory):
         yield found
 
 
-def substituted(expr):
-    expr = expr.replace("$__rate_interval", RATE_INTERVAL).replace('"$worker"', '"0"')
+def substituted(expr, interval):
+    expr = expr.replace("$__rate_interval", interval).replace('"$worker"', '"0"')
     return re.sub(r"\$\w+", ".+", expr)
 
 
@@ -47,7 +45,7 @@ def expressions():
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("expr", list(expressions()))
 def test_no_panel_is_empty(prometheus, expr):
-    expr = substituted(expr)
+    expr = substituted(expr, prometheus.interval)
     values = [float(one["value"][1]) for one in prometheus.query(expr)]
     assert values
     # A quantile of a histogram without observations is no number: that panel is as empty.
@@ -63,7 +61,7 @@ def test_an_alert_reads_what_is_there(prometheus, alert):
     prometheus.query(alert["expr"])
     for selector in selectors(promql_parser.parse(alert["expr"])):
         wanted = {matcher.name for matcher in selector.matchers.matchers} - {"__name__"}
-        found = prometheus.query(f"last_over_time({selector.name}[{RATE_INTERVAL}])")
+        found = prometheus.query(f"last_over_time({selector.name}[{prometheus.interval}])")
         assert found, selector.name
         family = METRICS.get(re.sub("_(bucket|count|sum)$", "", selector.name)) or METRICS.get(selector.name)
         for label in wanted & set(family.labels if family else ()) - {"error_type"}:

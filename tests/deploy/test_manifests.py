@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.parts import program
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
@@ -20,18 +22,9 @@ BIN = Path(sys.executable).parent
 ROOTS = ("overlays/annotations", "overlays/prometheus-operator", "collector", "locust")
 
 
-def program(name, install):
-    path = shutil.which(name, path=f"{BIN}:{os.environ['PATH']}")
-    if path is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{name} is not installed: {install}")
-        pytest.skip(f"{name} is not installed: {install}")
-    return path
-
-
-def run(name, *arguments, install="pip install 'obsserve[test]'"):
+def run(name, *arguments):
     done = subprocess.run(
-        [program(name, install), *map(str, arguments)],
+        [program(name), *map(str, arguments)],
         capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -6,6 +6,7 @@ import pytest
 
 from obsserve.http.h11parser import H11Parser
 from obsserve.http.parser import METHODS, UpgradeOffered, parser_class
+from tests.parts import package
 
 
 class Events:
@@ -90,7 +91,7 @@ def test_the_target_is_told_before_its_line_ends(events):
 
 
 def test_auto_prefers_httptools(monkeypatch):
-    pytest.importorskip("httptools")
+    package("httptools")
     assert parser_class("auto") is parser_class("httptools")
     monkeypatch.setattr("obsserve.http.parser.httptools", None)
     assert parser_class("auto") is parser_class("h11") is H11Parser

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import parts
 from tests.waiting import DEADLINE, wait_for
 
 HERE = Path(__file__).parent
@@ -105,6 +105,11 @@ def total(samples, name, **labels):
     )
 
 
+def flags_of(line):
+    """The flags of an access line, without that of a lagging loop, which says how busy the machine was."""
+    return [flag for flag in line.get("flags", ()) if flag != "LG"]
+
+
 @pytest.fixture
 def serve(tmp_path):
     """Start servers; whatever is left is ended by process id."""
@@ -126,13 +131,4 @@ def serve(tmp_path):
 def program():
     """Find a real program; without it the test is skipped, in CI it fails."""
 
-    def find(name, package=None):
-        path = shutil.which(name)
-        if path is None:
-            message = f"{name} is not installed: apt-get install {package or name}"
-            if os.environ.get("CI") == "true":
-                pytest.fail(message)
-            pytest.skip(message)
-        return path
-
-    return find
+    return lambda name, package=None: parts.program(name, f"apt-get install {package or name}")

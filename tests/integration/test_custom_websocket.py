@@ -9,6 +9,7 @@ import pytest
 from conftest import total, wait_for
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from tests.parts import package
 
 CLASSES = [
     "uvicorn.protocols.websockets.wsproto_impl:WSProtocol",
@@ -18,7 +19,7 @@ CLASSES = [
 
 @pytest.fixture(params=CLASSES, ids=["wsproto", "websockets"])
 def server(serve, request):
-    pytest.importorskip("uvicorn")
+    package("uvicorn")
     arguments = [
         "--ws",
         request.param,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from conftest import wait_for
+from conftest import flags_of, total, wait_for
 from websockets.sync.client import connect
 
 WORKERS = [(), ("--workers", "1", "--supervise")]
@@ -31,6 +32,11 @@ def opened(server, path):
         parts = stream.iter_raw()
         assert next(parts) == b"data: 1\n\n"
         yield parts
+
+
+def is_asked(server):
+    """Whether a request has come."""
+    return total(server.metrics(), "http_server_active_requests") == 1
 
 
 def ended(server, sig=signal.SIGTERM):
@@ -60,7 +66,7 @@ def test_a_stream_that_leaves_when_told_is_no_error_of_the_application(draining,
             list(parts)
     assert server.process.wait(20) == 0
     (line,) = server.access_lines(1)
-    assert (line["outcome"], line["flags"]) == ("shutdown", ["KS"])
+    assert (line["outcome"], flags_of(line)) == ("shutdown", ["KS"])
     text = server.stderr_path.read_text()
     assert "Traceback" not in text
     assert not server.events("drain.interrupted")
@@ -68,27 +74,14 @@ def test_a_stream_that_leaves_when_told_is_no_error_of_the_application(draining,
 
 
 def test_a_long_poll_is_told_and_answered(draining):
-    server = draining()
-    with httpx.Client(timeout=30) as client:
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor() as pool:
-            answer = pool.submit(client.get, f"{server.url}/long-poll")
-            wait_for(lambda: in_progress(server), "the request")
-            server.process.send_signal(signal.SIGTERM)
-            assert answer.result(20).status_code == 503
+    server = draining("--metrics-port", "0")
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(httpx.get, f"{server.url}/long-poll", timeout=30)
+        wait_for(lambda: is_asked(server), "the request")
+        server.process.send_signal(signal.SIGTERM)
+        assert answer.result(20).status_code == 503
     assert server.process.wait(20) == 0
     assert server.access_lines(1)[0]["outcome"] == "shutdown"
-
-
-def in_progress(server):
-    """Whether a connection is established; the request follows it at once."""
-    import os
-
-    port = int(server.url.rpartition(":")[2])
-    with open(f"/proc/{os.getpid()}/net/tcp") as table:
-        rows = [line.split() for line in table.readlines()[1:]]
-    return any(row[1].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
 
 
 def test_a_handler_that_never_ends_is_cut_off_and_named(draining):
@@ -103,19 +96,16 @@ def test_a_handler_that_never_ends_is_cut_off_and_named(draining):
     assert "GET /deaf-stream did not end in time" in named["message"]
     assert named["waits_for"] == "app"
     assert "drain_apps.py" in named["stack"]
-    assert server.access_lines(1)[0]["flags"] == ["KS"]
+    assert flags_of(server.access_lines(1)[0]) == ["KS"]
     assert "Traceback" not in server.stderr_path.read_text()
     assert not server.events("worker.kill")
 
 
 def test_a_handler_that_has_not_answered_gets_a_503(draining):
-    server = draining(budget="1")
-    from concurrent.futures import ThreadPoolExecutor
-
+    server = draining("--metrics-port", "0", budget="1")
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(httpx.get, f"{server.url}/never", timeout=30)
-        wait_for(lambda: in_progress(server), "the request")
-        time.sleep(0.3)  # from the connection to the request there is nothing to see from outside
+        wait_for(lambda: is_asked(server), "the request")
         assert ended(server)[0] == 0
         assert answer.result(20).status_code == 503
     assert "GET /never" in server.events("drain.interrupted")[0]["message"]

@@ -7,14 +7,13 @@ span, whatever instrumentation the application brings.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import os
 
 import httpx
 import pytest
 from conftest import total, wait_for
 
 from obsserve.testing_otlp import OTLPSink
+from tests.parts import package
 
 SERVER, INTERNAL = 2, 1  # opentelemetry.proto.trace.v1.Span.SpanKind
 # framework: the package to install, and the templates of item, stream, fail and ws
@@ -32,15 +31,6 @@ PACKAGES = {name: f"opentelemetry.instrumentation.{name}" for name in ("asgi", "
 INSTRUMENTED = [*((name, "asgi") for name in TEMPLATES), ("django", "django"), ("fastapi", "fastapi")]
 
 
-def need(package):
-    """Skip without the package; in CI that is a failure."""
-    if importlib.util.find_spec(package) is None:
-        message = f"{package} is not installed: pip install {package}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-
-
 @pytest.fixture
 def sink():
     with OTLPSink("http/protobuf") as sink:
@@ -50,9 +40,9 @@ def sink():
 @pytest.fixture
 def start(serve, sink):
     def start(framework, instrumentation=""):
-        need(TEMPLATES[framework][0])
+        package(TEMPLATES[framework][0])
         if instrumentation:
-            need(PACKAGES[instrumentation])
+            package(PACKAGES[instrumentation])
         server = serve(
             "framework_instrumented:app" if instrumentation else f"framework_{framework}:app",
             *("--port", "0", "--metrics-port", "0"),
@@ -130,7 +120,7 @@ def test_requests(start, sink, framework, instrumentation):
     ("framework", "instrumentation"), [one for one in VARIANTS if one[0] in WITH_WEBSOCKET]
 )
 def test_websocket(start, sink, framework, instrumentation):
-    need("websockets")
+    package("websockets")
     from websockets.asyncio.client import connect
 
     server = start(framework, instrumentation)
@@ -165,7 +155,7 @@ def test_websocket(start, sink, framework, instrumentation):
 
 def test_django_refuses_websockets(start):
     """It raises for them, so the handshake is answered with an error, and the server goes on."""
-    need("websockets")
+    package("websockets")
     import websockets
     from websockets.asyncio.client import connect
 
@@ -204,7 +194,7 @@ def test_below_another_path(start, framework, target, route):
 
 @pytest.mark.parametrize("framework", ["starlette", "fastapi"])
 def test_websocket_of_a_mounted_application(start, framework):
-    need("websockets")
+    package("websockets")
     from websockets.asyncio.client import connect
 
     server = start(framework)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from conftest import wait_for
 from websockets.sync.client import connect
+from tests.parts import package
 
 # What people paste who want JSON from uvicorn, with the names changed.
 JSON_CONFIG = {
@@ -105,7 +106,7 @@ def test_the_json_configuration_that_people_paste(started, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["ini", "yaml"])
 def test_other_files(started, tmp_path, suffix):
-    yaml = pytest.importorskip("yaml")
+    yaml = package("yaml")
     path = tmp_path / f"log.{suffix}"
     plain = json.loads(
         json.dumps(JSON_CONFIG).replace("pythonjsonlogger.json.JsonFormatter", "logging.Formatter")

@@ -7,6 +7,7 @@ import socket
 
 import httpx
 import pytest
+from tests.parts import package
 
 
 class TestProtocolClass:
@@ -14,7 +15,7 @@ class TestProtocolClass:
 
     @pytest.fixture
     def server(self, serve):
-        pytest.importorskip("uvicorn")
+        package("uvicorn")
         return serve(
             "parity_apps:client", "--http", "uvicorn.protocols.http.h11_impl:H11Protocol", "--port", "0",
             "--metrics-port", "0",

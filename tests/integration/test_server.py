@@ -11,7 +11,7 @@ import threading
 import apps
 import httpx
 import pytest
-from conftest import wait_for
+from conftest import flags_of, wait_for
 
 from obsserve import Config, Server
 
@@ -129,7 +129,7 @@ def test_a_request_that_does_not_end_in_time_is_told_so(serve):
     client.join()
     assert answers[0].status_code == 503
     (line,) = server.access_lines(1)
-    assert (line["outcome"], line["error_type"], line["flags"]) == ("shutdown", "worker_shutdown", ["KS"])
+    assert (line["outcome"], line["error_type"], flags_of(line)) == ("shutdown", "worker_shutdown", ["KS"])
     (held,) = server.events("drain.interrupted")
     assert "/sleep/30" in held["message"]
     assert "Traceback" not in server.stderr_path.read_text()

@@ -63,7 +63,7 @@ def test_ready_when_it_serves_and_stopping_before_it_drains(serve, manager, proc
     server = serve(
         "service_apps:starts_when_told", "--port", "0", *processes, wait=False, environment=environment
     )
-    time.sleep(1)
+    wait_for(lambda: "starting" in server.stderr_path.read_text(), "the application's start-up")
     assert manager.words() == []
     go.touch()
     server.started()

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from wire import GET, HOST, PARSERS, Site, body, echo, read_responses, request, start
+from tests.parts import package
 
-pytest.importorskip("httptools")
+package("httptools")
 
 # HYPOTHESIS_PROFILE=full looks further.
 MORE = 50 if os.environ.get("HYPOTHESIS_PROFILE") == "full" else 1

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from realparts import need
 
+from tests.parts import missing, program
 from tests.waiting import wait_for
 
 wait_for = partial(wait_for, deadline=60.0, interval=0.1)
@@ -32,10 +32,10 @@ pytestmark = [pytest.mark.full, pytest.mark.timeout(1200)]
 @pytest.fixture(scope="module")
 def docker(tmp_path_factory):
     """A function that runs docker against a daemon of its own."""
-    need("dockerd", "apt-get install docker.io")
-    need("mmdebstrap", "apt-get install mmdebstrap")
+    program("dockerd", "apt-get install docker.io")
+    program("mmdebstrap", "apt-get install mmdebstrap")
     if os.geteuid() != 0:
-        pytest.skip("only root may start a Docker daemon")
+        missing("only root may start a Docker daemon: run as root")
     folder = tmp_path_factory.mktemp("docker")
     address = f"unix://{folder}/sock"
     with (folder / "log").open("wb") as log:

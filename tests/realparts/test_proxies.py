@@ -14,9 +14,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from realparts import BIN, PATH, need
 from websockets.sync.client import connect
 
+from tests.parts import BIN, PATH, program
 from tests.ports import free_decade, free_port, free_ports
 from tests.waiting import wait_for
 
@@ -73,7 +73,7 @@ def obsserve(run, *listen):
 
 
 def nginx_on(run, folder, kind, port, replacements):
-    need("nginx", "apt-get install nginx-light")
+    program("nginx", "apt-get install nginx-light")
     text = (DEPLOY / "nginx/nginx.conf").read_text()
     text = text.replace("upstream-tcp.conf", f"upstream-{kind}.conf").replace(
         "listen 8080", f"listen 127.0.0.1:{port}"
@@ -136,7 +136,7 @@ def test_nginx(open_folder, run, kind):
 
 @pytest.mark.parametrize("proxy", ["haproxy", "caddy"])
 def test_haproxy_and_caddy(run, proxy):
-    need(proxy, f"apt-get install {proxy}")
+    program(proxy, f"apt-get install {proxy}")
     port, upstream = free_port(), free_port()
     server = obsserve(run, "--port", upstream)
     wait_for(lambda: answers(f"http://127.0.0.1:{upstream}/fast"), "the server")
@@ -151,12 +151,12 @@ def test_haproxy_and_caddy(run, proxy):
     check_through(port, [server])
 
 
-@pytest.mark.parametrize("program", ["supervisord", "circusd"])
-def test_two_processes_on_one_socket(run, program):
-    need(program, "pip install supervisor circus")
+@pytest.mark.parametrize("manager", ["supervisord", "circusd"])
+def test_two_processes_on_one_socket(run, manager):
+    program(manager, "pip install supervisor circus")
     port = free_port()
     metrics = free_decade()
-    if program == "supervisord":
+    if manager == "supervisord":
         numbers = (0, 1)
         process = run("supervisord", "-n", "-c", DEPLOY / "supervisor/supervisord.conf",
                       APP="obsserve.demo:app", LISTEN=f"127.0.0.1:{port}", METRICS=metrics)  # fmt: skip
@@ -175,7 +175,7 @@ def test_two_processes_on_one_socket(run, program):
 
 
 def test_systemd_units_verify(tmp_path):
-    need("systemd-analyze", "apt-get install systemd")
+    program("systemd-analyze", "apt-get install systemd")
     for name in ("obsserve.service", "obsserve.socket"):
         shutil.copy(DEPLOY / "systemd" / name, tmp_path)
     verified = subprocess.run(
@@ -187,7 +187,7 @@ def test_systemd_units_verify(tmp_path):
 
 @pytest.mark.parametrize("how", [("--fd", "3"), (), ("--workers", "2")])
 def test_systemd_socket_activate(run, how):
-    need("systemd-socket-activate", "apt-get install systemd")
+    program("systemd-socket-activate", "apt-get install systemd")
     port = free_port()
     server = run("systemd-socket-activate", "-l", f"127.0.0.1:{port}", "-E", f"PATH={PATH}",
                  BIN / "obsserve", *how, "obsserve.demo:app")  # fmt: skip
@@ -197,7 +197,7 @@ def test_systemd_socket_activate(run, how):
 
 
 def test_systemd_socket_activate_with_two_sockets(run, tmp_path):
-    need("systemd-socket-activate", "apt-get install systemd")
+    program("systemd-socket-activate", "apt-get install systemd")
     port, path = free_port(), tmp_path / "app.sock"
     run("systemd-socket-activate", "-l", f"127.0.0.1:{port}", "-l", path, "-E", f"PATH={PATH}",
         BIN / "obsserve", "obsserve.demo:app")  # fmt: skip

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from realparts import need
+
+from tests.parts import missing, program
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -43,9 +44,9 @@ def machine(tmp_path_factory):
         ("systemd-nspawn", "systemd-container"),
         ("script", "bsdutils"),
     ):
-        need(name, f"apt-get install {package}")
+        program(name, f"apt-get install {package}")
     if os.geteuid() != 0:
-        pytest.skip("only root may boot a container")
+        missing("only root may boot a container: run as root")
     folder = tmp_path_factory.mktemp("machine")
     root, wheels = folder / "root", folder / "wheels"
     command("mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", folder / "root.tar")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
-import shutil
 import subprocess
 from types import SimpleNamespace
 
@@ -23,6 +21,7 @@ from obsserve.telemetry.logmetrics import LogCounters
 from obsserve.telemetry.metrics import Metrics, rows_for
 from obsserve.telemetry.spanfigures import LogExportFigures, SenderFigures, TraceFigures
 from obsserve.telemetry.tlsmetrics import TLSMetrics
+from tests.parts import program
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 PROMETHEUS = (
@@ -195,10 +194,7 @@ class TestAgainstTheOutsideWorld:
         return Exposition([server.reader], everything(server)).scrape()
 
     def test_promtool_has_nothing_to_say(self, page):
-        promtool = shutil.which("promtool")
-        if promtool is None:
-            how = "promtool is missing: apt-get install --no-install-recommends prometheus"
-            pytest.fail(how) if os.environ.get("CI") == "true" else pytest.skip(how)
+        promtool = program("promtool", "apt-get install --no-install-recommends prometheus")
         check = subprocess.run(
             [promtool, "check", "metrics"], input=page.body, capture_output=True, check=False, timeout=30
         )

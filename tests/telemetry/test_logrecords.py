@@ -15,6 +15,7 @@ from obsserve.telemetry.accessoutput import AccessOutput
 from obsserve.telemetry.logformats import FormattedAccessLog
 from obsserve.telemetry.logrecords import AccessGate, AccessRecords, record_arguments
 from redactions import of_query
+from tests.parts import package
 
 LOGGER = logging.getLogger("obsserve.access")
 KEEP = of_query("keep")
@@ -254,7 +255,7 @@ class TestPasted:
     """A configuration that was written for uvicorn, with the names changed."""
 
     def test_json_of_python_json_logger(self, capsys, logger):
-        pytest.importorskip("pythonjsonlogger")
+        package("pythonjsonlogger")
         logging.config.dictConfig(
             {
                 "version": 1,

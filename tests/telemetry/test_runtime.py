@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from obsserve.telemetry import catalogue, runtime
 from obsserve.telemetry.cells import Cells
 from obsserve.telemetry.runtime import GCWatch, LoopLag, ProcessFigures, StallWatchdog
+from tests.parts import package
 
 
 @pytest.fixture
@@ -245,7 +246,7 @@ class TestStallWatchdog:
     def test_on_a_loop(self, region, stalls, flavour):
         factory = asyncio.SelectorEventLoop
         if flavour == "uvloop":
-            factory = pytest.importorskip("uvloop").new_event_loop
+            factory = package("uvloop").new_event_loop
         lag = LoopLag(region, interval=0.02)
         watchdog, reported = self.watch(region, stalls, lambda: lag.heartbeat)
 

@@ -27,6 +27,7 @@ from obsserve.telemetry.traceconfig import TracingConfiguration
 from obsserve.telemetry.tracing import Tracing, attach_call, current_trace_ids, start_tracing
 from obsserve.testing_otlp import Answer, OTLPSink
 from tracedoubles import Clock, Exchange, Figures, Lag, connection, session, with_headers
+from tests.parts import package
 
 TRACE, SPAN = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
 PARENT = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
@@ -595,9 +596,7 @@ class TestInstrumentationInTheApplication:
 
     @pytest.fixture
     def middleware(self):
-        asgi = pytest.importorskip(
-            "opentelemetry.instrumentation.asgi", reason="pip install opentelemetry-instrumentation-asgi"
-        )
+        asgi = package("opentelemetry.instrumentation.asgi")
 
         async def app(scope, receive, send):
             await send({"type": "http.response.start", "status": 200, "headers": []})
