@@ -30,8 +30,13 @@ def missing(message) -> NoReturn:
     pytest.skip(message, allow_module_level=True)
 
 
-def program(name, install="pip install 'obsserve[test]'"):
-    """Return where a program is: that of this Python's environment, or the system's."""
+def program(name, install):
+    """Return where a program is: that of this Python's environment, or the system's.
+
+    Args:
+        name: of the program.
+        install: the command that installs it.
+    """
     path = shutil.which(name, path=PATH)
     return path if path is not None else missing(f"{name} is not installed: {install}")
 

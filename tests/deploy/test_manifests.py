@@ -22,9 +22,9 @@ BIN = Path(sys.executable).parent
 ROOTS = ("overlays/annotations", "overlays/prometheus-operator", "collector", "locust")
 
 
-def run(name, *arguments):
+def run(name, *arguments, install="pip install 'obsserve[test]'"):
     done = subprocess.run(
-        [program(name), *map(str, arguments)],
+        [program(name, install), *map(str, arguments)],
         capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
