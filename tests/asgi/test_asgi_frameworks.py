@@ -5,6 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from scopes import http_scope
 
 from obsserve.asgi import frameworks
 from obsserve.asgi.frameworks import learn_routes
@@ -15,25 +16,11 @@ from tests.parts import package
 def route_of(app, path, *, root_path="", kind="http", extensions=None):
     """The route of one request, driven without a server; with its status, or the first message of a WebSocket."""
     exchange = Record.__new__(Record)
-    scope = {
-        "type": kind,
-        "method": "GET",
-        "path": root_path + path,
-        "raw_path": (root_path + path).encode(),
-        "root_path": root_path,
-        "headers": [(b"host", b"x")],
-        "query_string": b"",
-        "scheme": "http",
-        "server": ("x", 80),
-        "client": ("127.0.0.1", 1),
-        "http_version": "1.1",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "extensions": {"obsserve": exchange} if extensions is None else extensions,
-        "state": {},
-    }
+    extensions = {"obsserve": exchange} if extensions is None else extensions
+    scope = http_scope(path, root_path=root_path, extensions=extensions, state={})
     if kind == "websocket":
         del scope["method"]
-        scope.update(scheme="ws", subprotocols=[])
+        scope.update(type="websocket", scheme="ws", subprotocols=[])
         incoming = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}]
     else:
         incoming = [{"type": "http.request", "body": b"", "more_body": False}]

@@ -7,28 +7,16 @@ import gc
 from types import SimpleNamespace
 
 import pytest
+from scopes import http_scope
 
 from obsserve.asgi import route as route_module
 from obsserve.asgi.route import resolve_route
 from tests.parts import package
 
 
-def route_of(app, path, root_path="", host=b"x"):
+def route_of(app, path, *, root_path="", host=b"x"):
     """The status and the route of one request, driven without a server."""
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": root_path,
-        "headers": [(b"host", host)],
-        "query_string": b"",
-        "scheme": "http",
-        "server": ("x", 80),
-        "client": ("127.0.0.1", 1),
-        "http_version": "1.1",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
-    }
+    scope = http_scope(path, root_path=root_path, host=host)
     statuses = []
 
     async def receive():
@@ -85,7 +73,7 @@ def starlette_app(folder):
     ],
 )
 def test_starlette(tmp_path, root_path, path, status, route):
-    found = route_of(starlette_app(tmp_path), root_path + path, root_path)
+    found = route_of(starlette_app(tmp_path), path, root_path=root_path)
     assert found == (status, root_path + route if route else "")
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-import threading
+from functools import partial
 
 import httpx
 from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import connect
+
+from tests.crowd import Crowd
 
 BROKEN = (OSError, httpx.HTTPError, EOFError, WebSocketException)
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 KINDS = ("browse", "fail", "leave", "babble", "pipeline", "read_slowly", "chat", "hang_up", "crowd", "block")
 
 
-class Traffic:
-    """A crowd of clients, one thread each, that go on until the block ends.
+class Traffic(Crowd):
+    """Clients of every kind.
 
     Args:
         address: host:port of the server.
@@ -27,30 +29,18 @@ class Traffic:
     def __init__(self, address, *kinds):
         self.host, port = address.rsplit(":", 1)
         self.port = int(port)
-        self._stop = threading.Event()
         self.wrong: list[BaseException] = []
-        chosen = [getattr(self, name) for name in kinds or KINDS]
-        self._threads = [threading.Thread(target=self._run, args=(one,), daemon=True) for one in chosen]
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
+        super().__init__(*(partial(self._run, getattr(self, name)) for name in kinds or KINDS))
 
     def _run(self, kind):
-        while not self._stop.is_set():
+        while not self.over.is_set():
             try:
                 kind()
             except BROKEN:  # what a client sees when a worker is killed or refuses
                 pass
             except Exception as error:  # a mistake of this file, which the test tells
                 self.wrong.append(error)
-            self._stop.wait(0.05)
+            self.over.wait(0.05)
 
     def get(self, *paths, method="GET", **options):
         # Without verify each client would read the certificates of all authorities.
@@ -78,7 +68,7 @@ class Traffic:
                 one.recv(timeout=5)
                 one.send(b"bytes")
                 one.recv(timeout=5)
-                self._stop.wait(0.3)
+                self.over.wait(0.3)
         with contextlib.suppress(InvalidStatus), connect(f"ws://{self.host}:{self.port}/not-there"):
             pass
 
@@ -92,10 +82,10 @@ class Traffic:
     def leave(self):
         """Go while the application works, and in the middle of an upload."""
         sock = self.raw(b"GET /slow?seconds=2 HTTP/1.1\r\nHost: a\r\n\r\n")
-        self._stop.wait(0.1)
+        self.over.wait(0.1)
         sock.close()
         sock = self.raw(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
-        self._stop.wait(0.05)
+        self.over.wait(0.05)
         # A reset instead of an end.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.close()
@@ -116,7 +106,7 @@ class Traffic:
         with self.raw(b"GET /fast HTTP/1.1\r\nHost: a\r\n\r\n" * 5) as sock:
             sock.settimeout(5)
             sock.recv(100)
-            self._stop.wait(0.2)
+            self.over.wait(0.2)
 
     def read_slowly(self):
         sock = socket.socket()
@@ -128,7 +118,7 @@ class Traffic:
                 b"GET /stream?chunks=500&bytes=60000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
             )
             for _ in range(15):
-                self._stop.wait(0.1)
+                self.over.wait(0.1)
                 sock.recv(65536)
 
     def hang_up(self):
@@ -147,9 +137,9 @@ class Traffic:
             with contextlib.suppress(OSError):
                 sock.recv(100)
             sock.close()
-        self._stop.wait(0.5)
+        self.over.wait(0.5)
 
     def block(self):
         """Block an event loop for longer than the watchdog allows, now and then."""
         self.get("/blocking?seconds=1.3")
-        self._stop.wait(3)
+        self.over.wait(3)

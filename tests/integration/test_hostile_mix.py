@@ -6,17 +6,16 @@ import asyncio
 import json
 import os
 import signal
-import threading
 import time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
-import httpx
 import pytest
-from conftest import parse_metrics, total, wait_for
+from conftest import total, wait_for
 from mix import CLIENTS, Mix
+from scraper import Scraper
 from test_workers import pids, ready
 
 COUNT = "http_server_request_duration_seconds_count"
@@ -36,38 +35,6 @@ ENDINGS = {
     "LookupError", "app_no_response", "app_incomplete_response", "app_content_length_mismatch",
     "client_disconnected", "request_timeout", "response_timeout", "502", "concurrency_limit",
 }  # fmt: skip
-
-
-class Scraper(threading.Thread):
-    """Scrapes all the time; remembers each counter that went down or away."""
-
-    def __init__(self, server):
-        super().__init__()
-        self.scrapes = 0
-        self.faults = []
-        self._url = server.metrics_url
-        self._over = threading.Event()
-
-    def run(self):
-        last = {}
-        while not self._over.wait(0.05):
-            now = {
-                (name, tuple(sorted(labels.items()))): value
-                for name, found in parse_metrics(httpx.get(self._url, timeout=10).text).items()
-                if name.endswith(("_total", "_count", "_bucket", "_sum"))
-                for labels, value in found
-            }
-            self.faults += [(key, was, now.get(key)) for key, was in last.items() if now.get(key, -1) < was]
-            last = now
-            self.scrapes += 1
-
-    def __exit__(self, *_):
-        self._over.set()
-        self.join(30)
-
-    def __enter__(self):
-        self.start()
-        return self
 
 
 @pytest.fixture

@@ -5,35 +5,25 @@ from __future__ import annotations
 import collections
 import http.client
 import signal
-import threading
 
 import httpx
 from conftest import total, wait_for
 from test_workers import pids, ready, restarts
 
+from tests.crowd import Crowd
 
-class NewConnections:
+
+class NewConnections(Crowd):
     """Clients that open a connection for each request."""
 
     def __init__(self, server, clients=4):
+        super().__init__(*[self._run] * clients)
         self.answers = collections.Counter()
         self.failures = []
         self._address = server.url.removeprefix("http://")
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
 
     def _run(self):
-        while not self._stop.is_set():
+        while not self.over.is_set():
             connection = http.client.HTTPConnection(self._address, timeout=30)
             try:
                 connection.request("GET", "/", headers={"Connection": "close"})

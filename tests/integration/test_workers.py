@@ -12,32 +12,23 @@ import httpx
 import pytest
 from conftest import total, wait_for
 
+from tests.crowd import Crowd
+
 COUNT = "http_server_request_duration_seconds_count"
 
 
-class Load:
+class Load(Crowd):
     """Clients that keep their connections, and start a new one when the server closes the old."""
 
     def __init__(self, server, clients=8):
+        super().__init__(*[self._run] * clients)
         self.answered = self.failed = 0
         self._address = server.url.removeprefix("http://")
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
 
     def _run(self):
         connection = http.client.HTTPConnection(self._address, timeout=30)
-        while not self._stop.is_set():
+        while not self.over.is_set():
             try:
                 connection.request("GET", "/")
                 answer = connection.getresponse()

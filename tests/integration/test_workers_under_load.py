@@ -12,10 +12,13 @@ import time
 import httpx
 import pytest
 import trustme
-from conftest import parse_metrics, total, wait_for
+from conftest import total, wait_for
+from scraper import Scraper
 from test_workers import COUNT, pids, ready, restarts
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
+
+from tests.crowd import Crowd
 
 CLIENTS = 8
 WEBSOCKETS = 2
@@ -47,32 +50,18 @@ class Site:
         return connect(f"{scheme}://{self.authority}/", ssl=self.context, open_timeout=30)
 
 
-class Clients:
+class Clients(Crowd):
     """Clients that keep their connections, and WebSockets that stay open; what fails is kept with its time."""
 
     def __init__(self, site):
+        super().__init__(*[self._ask] * CLIENTS, *[self._speak] * WEBSOCKETS, patience=40)
         self.site = site
         self.answered = 0
         self.echoed = 0
         self.failures = []
         self.closed = []
         self._lock = threading.Lock()
-        self._stop = threading.Event()
         self.ending = threading.Event()
-        self._threads = [
-            *(threading.Thread(target=self._ask) for _ in range(CLIENTS)),
-            *(threading.Thread(target=self._speak) for _ in range(WEBSOCKETS)),
-        ]
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(40)
 
     def _failed(self, error):
         with self._lock:
@@ -80,7 +69,7 @@ class Clients:
 
     def _ask(self):
         connection, is_fresh = self.site.connection(), True
-        while not self._stop.is_set():
+        while not self.over.is_set():
             try:
                 connection.request("GET", "/")
                 answer = connection.getresponse()
@@ -98,10 +87,10 @@ class Clients:
         connection.close()
 
     def _speak(self):
-        while not self._stop.is_set():
+        while not self.over.is_set():
             try:
                 with self.site.websocket() as websocket:
-                    while not self._stop.is_set():
+                    while not self.over.is_set():
                         websocket.send("x")
                         assert websocket.recv(timeout=30) == "x"
                         with self._lock:
@@ -114,45 +103,6 @@ class Clients:
                 if self.ending.is_set():
                     return
                 self._failed(error)
-
-
-class Scraper:
-    """Scrapes all the time; every series of a counter or histogram may only grow, and never goes away."""
-
-    def __init__(self, server):
-        self.url = server.metrics_url
-        self.scrapes = 0
-        self.faults = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join(20)
-
-    def _run(self):
-        before = {}
-        with httpx.Client(timeout=10) as client:
-            while not self._stop.is_set():
-                samples = parse_metrics(client.get(self.url).text)
-                now = {
-                    (name, *sorted(labels.items())): value
-                    for name, found in samples.items()
-                    if name.endswith(("_total", "_count", "_bucket", "_sum"))
-                    for labels, value in found
-                }
-                self.faults += [
-                    (series, value, now.get(series))
-                    for series, value in before.items()
-                    if now.get(series, -1) < value
-                ]
-                before = now
-                self.scrapes += 1
-                time.sleep(0.02)
 
 
 def recycled(server):

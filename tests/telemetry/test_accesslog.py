@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
+from fakes_access import AccessSettings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -94,24 +95,8 @@ class FakeExchange:
 
 
 @dataclass
-class FakeSettings:
-    log_level: Any = 20
-    log_format: str = "json"
-    log_query: str = "auto"
-    log_query_allow: tuple = ("page",)
+class FakeSettings(AccessSettings):
     log_buffer_bytes: int = 4 << 20
-    use_colors: Any = None
-    log_client_ip: str = "keep"
-    log_hash_key: Any = None
-    log_field: tuple = ()
-    log_keys: str = "prometheus"
-    log_status_499: bool = False
-    access_log_exclude: tuple = ()
-    log_sample_ratio: float = 1.0
-    log_sample_path: tuple = ()
-    log_slow: Any = 1.0
-    log_request_header: tuple = ()
-    log_response_header: tuple = ()
     service_name: str = "shop.main:app"
 
 

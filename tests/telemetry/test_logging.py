@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -396,6 +397,8 @@ def test_a_standard_error_that_fails_is_not_the_callers_problem(monkeypatch):
     closed = io.StringIO()
     stderr_is(monkeypatch, closed)
     configure_logging(FakeSettings())
+    server_logger().error("before")
+    assert "before" in closed.getvalue()
     closed.close()
     server_logger().error("x")
 
@@ -473,11 +476,17 @@ def test_another_standard_error_gets_another_sink(monkeypatch):
 def test_with_nobody_reading_standard_error_the_caller_goes_on(monkeypatch):
     reader, writer = os.pipe()
     stderr_is(monkeypatch, Descriptor(writer))
-    configure_logging(FakeSettings(log_buffer_bytes=20_000))
+    counted = Counted()
+    configure_logging(FakeSettings(log_buffer_bytes=20_000), counted)
     log = server_logger()
     for number in range(2000):
         log.error("x", message="m" * 200, n=number)
     server_sink().close(0)
+    found = Counter()
+    for _, result, n in counted.results:
+        found[result] += n
+    assert found.total() == 2000, "each line has become something"
+    assert found["dropped"] > 1000
     os.close(reader)
     os.close(writer)
 

@@ -1,6 +1,7 @@
 """The sink: nothing that happens to the descriptor reaches the caller, and every line is accounted for."""
 
 import errno
+import inspect
 import os
 import select
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from obsserve.telemetry.logfile import LogFile
 from obsserve.telemetry.logsink import (
+    LogCounters,
     NOWHERE,
     LogSink,
     NoCounters,
@@ -429,12 +431,15 @@ def test_no_color_is_honoured(monkeypatch):
 
 
 def test_counting_nothing_has_the_form_of_counting():
-    nothing = NoCounters()
-    nothing.add("access", "written", 2)
-    nothing.truncated("access")
-    nothing.write_error(OSError())
-    nothing.write_seconds(1.0)
-    nothing.set_queue(1, 2)
+    def forms(counters):
+        return {
+            name: str(inspect.signature(method))
+            for name, method in vars(counters).items()
+            if not name.startswith("_")
+        }
+
+    assert forms(NoCounters) == forms(LogCounters)
+    assert set(forms(NoCounters)) == {"add", "truncated", "write_error", "write_seconds", "set_queue"}
 
 
 class FullFor:

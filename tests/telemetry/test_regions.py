@@ -48,4 +48,10 @@ def test_a_thousand_generations_cost_a_scrape_as_much_as_none():
 
 
 def test_folding_an_unknown_process_does_nothing():
-    Regions().fold("nobody")
+    regions = Regions()
+    worker(regions, "somebody", 5.0, 3.0)
+    before = regions.rows()
+    regions.fold("nobody")
+    assert regions.rows() == before
+    assert value(regions, REQUESTS) == 5.0
+    assert value(regions, OPEN) == 3.0

@@ -126,7 +126,10 @@ class TestKeepingFailures:
         assert traced.figures(catalogue.SPANS_PROCESSED, "queue_full") == 1
 
     def test_a_request_that_was_not_announced(self, make):
-        make(keep_errors=True).tracing.exchange_ended(Exchange(**FAILED))
+        traced = make(keep_errors=True)
+        traced.tracing.exchange_ended(Exchange(**FAILED))
+        assert traced.tracing.flush(10.0)
+        assert traced.sink.spans == []
 
 
 class TestIdsInResponses:

@@ -403,6 +403,9 @@ class TestSessions:
         traced = make()
         traced.tracing.session_started(session(Exchange()))
         traced.tracing.session_ended(session(Exchange()))
+        assert traced.tracing.flush(10.0)
+        assert traced.sink.spans == []
+        assert traced.figures(catalogue.SPANS_LIVE) == 0
 
     def test_after_the_end(self, make):
         traced = make()
