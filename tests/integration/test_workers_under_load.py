@@ -157,7 +157,7 @@ def test_no_request_is_lost_and_every_answer_is_counted(serve, tmp_path, rolls, 
         clients.ending.set()
         # Counted as of the moment before the end: what is answered from now on, only the log can tell.
         server.process.send_signal(signal.SIGTERM)
-        scraper.__exit__()
+        scraper.end()
         code = server.process.wait(40)
     assert code == 0
     assert clients.failures == lost
