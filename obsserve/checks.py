@@ -12,6 +12,7 @@ import operator
 import os
 import re
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,20 @@ class BadValue(ValueError):  # noqa: N818  (it never leaves the configuration as
         super().__init__(what, remedy)
         self.what = what
         self.remedy = remedy
+
+
+def checked_by(function: str) -> Check:
+    """Check by a function of another module, which is imported once there is something to check.
+
+    Args:
+        function: `module:name`.
+    """
+
+    def check(value: Any) -> Any:
+        module, _, name = function.partition(":")
+        return getattr(import_module(module), name)(value)
+
+    return check
 
 
 def application(value: Any) -> Any:

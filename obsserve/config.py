@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from obsserve.checks import LogLevel
@@ -90,7 +89,7 @@ class Config:
 
     def _located(self, error: ConfigError) -> ConfigError:
         """Return the same with the flag, variable or file that each value came from."""
-        return ConfigError(replace(it, where=self.origins.get(it.option, it.where)) for it in error.problems)
+        return ConfigError(it._replace(where=self.origins.get(it.option, it.where)) for it in error.problems)
 
     @property
     def asgi_version(self) -> Literal["2.0", "3.0"]:

@@ -29,6 +29,9 @@ EPILOG = (
 # Other things to do than serving. APP always has a colon, so their names cannot be an application's.
 SUBCOMMANDS = {"healthcheck": "obsserve.healthcheck:healthcheck", "export": "obsserve.export:export"}
 
+# Where the context keeps the command line while it is parsed.
+_ARGUMENTS = "obsserve.main.arguments"
+
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
@@ -136,15 +139,24 @@ class _Command(click.Command):
         with _mistakes_end_the_process():
             return import_from_string(SUBCOMMANDS[given[0]]).main(given[1:], name, **extra)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Most of the time that parsing takes is the making of all the flags, of which few are given.
+        ctx.meta[_ARGUMENTS] = tuple(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError:
+            args = list(ctx.meta.pop(_ARGUMENTS))
+            return super().parse_args(ctx, args)  # says what else there is
+
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         from obsserve import options  # noqa: PLC0415
 
-        return [*options.parameters(), *super().get_params(ctx)]
+        return [*options.parameters(ctx.meta.get(_ARGUMENTS)), *super().get_params(ctx)]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from obsserve import options  # noqa: PLC0415
 
-        options.write_help(self.get_params(ctx), ctx, formatter)
+        options.write_help([*options.parameters(), *super().get_params(ctx)], ctx, formatter)
 
 
 def _print_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:

@@ -7,10 +7,9 @@ origin. `python -m obsserve.options` prints docs/configuration.md.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -33,8 +32,7 @@ SHARED = {name: option for name, option in OPTIONS.items() if not option.from_py
 # --- where values come from ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(NamedTuple):
     """What was given, by which of the ways, and what is wrong with that.
 
     Arguments:
@@ -135,9 +133,21 @@ def _warnings(environ: Mapping[str, str]) -> Iterable[str]:
 # --- the command line ---------------------------------------------------------------------------------------
 
 
-def parameters() -> list[click.Parameter]:
-    """Return the argument and the flags; values stay text, so that all of them are checked in one place."""
-    return [_parameter(option) for option in SHARED.values()]
+def parameters(arguments: Iterable[str] | None = None) -> list[click.Parameter]:
+    """Return the argument and the flags; values stay text, so that all of them are checked in one place.
+
+    Args:
+        arguments: of the command line, to have no other flags than those that occur in it.
+    """
+    options = SHARED.values()
+    if arguments is None:
+        return [_parameter(option) for option in options]
+    given = {argument.partition("=")[0] for argument in arguments}
+    return [
+        _parameter(option)
+        for option in options
+        if option.flag == option.metavar or option.flag in given or option.negated_flag in given
+    ]
 
 
 def _parameter(option: Option) -> click.Parameter:
@@ -145,7 +155,7 @@ def _parameter(option: Option) -> click.Parameter:
         return click.Argument([option.name], required=False, metavar=option.metavar)
     text = f"{option.help} [default: {shown}]" if (shown := default_text(option)) else option.help
     if option.is_switch:
-        return click.Option([f"{option.flag}/--no-{option.flag[2:]}", option.name], default=None, help=text)
+        return click.Option([f"{option.flag}/{option.negated_flag}", option.name], default=None, help=text)
     return click.Option(
         [option.flag, option.name],
         type=click.UNPROCESSED,
@@ -252,7 +262,7 @@ def reference() -> str:
 def _row(option: Option) -> str:
     flag = f"`{option.flag}`"
     if option.is_switch:
-        flag += f", `--no-{option.flag[2:]}`"
+        flag += f", `{option.negated_flag}`"
     elif option.flag != option.metavar:
         flag = f"`{option.flag} {option.metavar}`".replace("|", r"\|")
     meaning = option.help

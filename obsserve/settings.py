@@ -10,10 +10,9 @@ from __future__ import annotations
 # ruff: noqa: RUF009  (option() returns a field)
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from dataclasses import MISSING, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from obsserve.accessformat import access_log_format
 from obsserve.checks import (
     BadValue,
     Check,
@@ -21,6 +20,7 @@ from obsserve.checks import (
     application,
     awaited,
     called,
+    checked_by,
     comma_list,
     directory,
     filled_text,
@@ -41,10 +41,12 @@ from obsserve.checks import (
     tls_version,
     whole,
 )
-from obsserve.errors import ConfigError, Problem
+from obsserve.errors import ConfigError, Problem, did_you_mean
 from obsserve.logconfig import BUILT_IN, log_config
-from obsserve.logoptions import FieldRule, PathRatio, field_rule, path_pattern, path_ratio
 from obsserve.resource import SERVICE_NAME, resource_attributes
+
+if TYPE_CHECKING:
+    from obsserve.logoptions import FieldRule, PathRatio
 
 Lifespan = Literal["auto", "on", "off"]
 Interface = Literal["auto", "asgi3", "asgi2", "wsgi"]
@@ -85,16 +87,15 @@ WORKERS = "Workers"
 OFF = ("off", "none")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
+class Option(NamedTuple):
     """One row of the table: what is known of an option besides the name and type of its field."""
 
-    name: str = ""
     default: Any
     group: str
     help: str
     check: Check
     metavar: str
+    name: str = ""
     choices: tuple[str, ...] = ()
     words_for_none: tuple[str, ...] = ()
     multiple: bool = False
@@ -112,6 +113,11 @@ class Option:
     @property
     def flag(self) -> str:
         return self.given_flag or "--" + self.name.replace("_", "-")
+
+    @property
+    def negated_flag(self) -> str:
+        """The other one of a switch's pair."""
+        return f"--no-{self.flag[2:]}"
 
     @property
     def variable(self) -> str:
@@ -196,11 +202,12 @@ def option(
         from_python_only=from_python_only,
         secret=secret,
     )
-    # A default from another system's variable is looked up when Settings is made.
-    return field(default=None if fallback_variable else default, metadata={"option": row})
+    return field(metadata={"option": row})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(
+    frozen=True, slots=True, init=False, eq=False, repr=False
+)  # which takes a while for so many fields
 class Settings:
     """Every option, checked and in its final form.
 
@@ -373,7 +380,7 @@ class Settings:
         help="Append access lines to this file instead; SIGUSR1 opens it anew after a rotation.")
     log_format: LogFormat = option("auto", group=LOGGING, choices=get_args(LogFormat),
         help="How log lines look; auto: console on a terminal, else JSON.")
-    access_log_format: str | None = option(None, group=LOGGING, check=access_log_format, metavar="FORMAT",
+    access_log_format: str | None = option(None, group=LOGGING, check=checked_by("obsserve.accessformat:access_log_format"), metavar="FORMAT",
         help="Write access lines in this format of Apache (%h %t ...) or gunicorn (%(h)s %(t)s ...); common and combined name Apache's own.")
     log_query: LogQuery = option("auto", group=LOGGING, choices=get_args(LogQuery),
         help="What is logged of a query; auto: keep on a terminal's console lines, redact-all in JSON.")
@@ -387,17 +394,17 @@ class Settings:
         help="Log this request header; the values of those that carry secrets are hidden. May be given several times.")
     log_response_header: tuple[str, ...] = option((), group=LOGGING, check=header_name, metavar="NAME", multiple=True,
         help="Log this response header, likewise.")
-    log_field: tuple[FieldRule, ...] = option((), group=LOGGING, check=field_rule, metavar="NAME=MODE", multiple=True,
+    log_field: tuple[FieldRule, ...] = option((), group=LOGGING, check=checked_by("obsserve.logoptions:field_rule"), metavar="NAME=MODE", multiple=True,
         help="Change a field of JSON access lines: NAME=drop, NAME=redact, NAME=hash, NAME=rename:OTHER. May be given several times.")
     log_keys: LogKeys = option("prometheus", group=LOGGING, choices=get_args(LogKeys),
         help="How the keys of JSON access lines are spelled: http_route, or http.route.")
     log_status_499: bool = option(False, group=LOGGING, check=switch,
         help="Log the status 499 for a client that left before it was answered, as nginx does, in place of none.")
-    access_log_exclude: tuple[str, ...] = option((), group=LOGGING, check=path_pattern, metavar="PATTERN", multiple=True,
+    access_log_exclude: tuple[str, ...] = option((), group=LOGGING, check=checked_by("obsserve.logoptions:path_pattern"), metavar="PATTERN", multiple=True,
         help="No access line for a success at this path (* is any text), unless it was slow. May be given several times.")
     log_sample_ratio: float = option(1.0, group=LOGGING, check=ratio, metavar="RATIO",
         help="Which share of ordinary access lines is written; errors, slow requests and sampled traces always are.")
-    log_sample_path: tuple[PathRatio, ...] = option((), group=LOGGING, check=path_ratio, metavar="PATTERN=RATIO", multiple=True,
+    log_sample_path: tuple[PathRatio, ...] = option((), group=LOGGING, check=checked_by("obsserve.logoptions:path_ratio"), metavar="PATTERN=RATIO", multiple=True,
         help="Another share for the paths that fit a pattern; the first that fits counts. May be given several times.")
     log_slow: float | None = option(1.0, group=LOGGING, check=seconds, metavar="SECONDS", words_for_none=OFF,
         help="A request that takes this many seconds is logged whatever is left out otherwise.")
@@ -418,7 +425,7 @@ class Settings:
         help="Which share of new traces is kept, from 0 to 1; the caller's decision is followed.")
     trace_trust: TraceTrust = option("peers", group=TRACING, choices=get_args(TraceTrust),
         help="Whose trace context is believed in full; from others only the trace id is taken, with none nothing.")
-    trace_sample_path: tuple[PathRatio, ...] = option((), group=TRACING, check=path_ratio, metavar="PATTERN=RATIO", multiple=True,
+    trace_sample_path: tuple[PathRatio, ...] = option((), group=TRACING, check=checked_by("obsserve.logoptions:path_ratio"), metavar="PATTERN=RATIO", multiple=True,
         help="Another share for the paths that fit a pattern (* is any text); with 0 and 1 whatever the caller decided. The first that fits counts. May be given several times.")
     trace_keep_errors: bool = option(False, group=TRACING, check=switch,
         help="Export the span of a request that fails, or takes as long as log_slow, even if it was not to be kept; what the application did in it is not known then.")
@@ -447,13 +454,20 @@ class Settings:
         help="/readyz fails when the event loop has been blocked for this many seconds.")
     # fmt: on
 
-    def __post_init__(self) -> None:
+    def __init__(self, **given: Any) -> None:
+        for unknown in given.keys() - OPTIONS.keys():
+            raise TypeError(f"there is no option {unknown!r}; {did_you_mean(unknown, OPTIONS)}")
         problems = []
         for name, row in OPTIONS.items():
+            # A default from another system's variable is looked up when the value is settled.
+            value = given.get(name, None if row.fallback_variable else row.default)
+            if value is MISSING:
+                raise TypeError(f"the option {name!r} is missing")
             try:
-                object.__setattr__(self, name, row.settle(getattr(self, name)))
+                value = row.settle(value)
             except BadValue as bad:
                 problems.append(Problem(name, bad.what, bad.remedy))
+            object.__setattr__(self, name, value)
         problems.extend(self._contradictions())
         if problems:
             raise ConfigError(problems)
@@ -467,6 +481,13 @@ class Settings:
         if self.h11_max_incomplete_event_size is not None and _parses_with_h11(self.http):
             object.__setattr__(self, "limit_request_headers", self.h11_max_incomplete_event_size)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Settings) and all(
+            getattr(self, name) == getattr(other, name) for name in OPTIONS
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # a value from Python need not have one
+
     @property
     def has_body_sizes(self) -> bool:
         """Whether there are histograms of body sizes."""
@@ -474,7 +495,7 @@ class Settings:
 
     def _contradictions(self) -> Iterator[Problem]:
         hashes = self.log_client_ip == "hash" or any(
-            isinstance(rule, FieldRule) and rule.mode == "hash" for rule in self.log_field
+            getattr(rule, "mode", None) == "hash" for rule in self.log_field
         )
         if hashes and not self.log_hash_key:
             yield Problem("log_hash_key", "hashed fields need a key", "set OBSSERVE_LOG_HASH_KEY to a secret")
@@ -499,7 +520,7 @@ class Settings:
 
 
 OPTIONS: dict[str, Option] = {
-    column.name: replace(column.metadata["option"], name=column.name) for column in fields(Settings)
+    column.name: column.metadata["option"]._replace(name=column.name) for column in fields(Settings)
 }
 
 

@@ -369,3 +369,52 @@ class TestProcess:
         process.send_signal(number)
         _, errors = process.communicate()
         assert process.returncode == 0, errors
+
+
+class TestFlags:
+    """Only those that are given are made; what is said of a mistake knows all of them."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["shop:app", "--prot", "1"], "--port"),
+            (["shop:app", "--no-acces-log"], "--no-access-log"),
+            (["shop:app", "--port"], "requires an argument"),
+            (["shop:app", "two"], "unexpected extra argument"),
+            (["shop:app", "--reload=yes"], "does not take a value"),
+        ],
+    )
+    def test_mistakes(self, capsys, arguments, said):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert end.value.code == 2
+        assert said in capsys.readouterr().err
+
+    def test_each_form_is_understood(self, capsys):
+        arguments = [
+            "--port=8001",
+            "--host",
+            "::1",
+            "--no-access-log",
+            "--header",
+            "a:b",
+            "--header=c:d",
+            "shop:app",
+        ]
+        with pytest.raises(SystemExit) as end:
+            main([*arguments, "--print-config"])
+        assert end.value.code == 0
+        printed = capsys.readouterr().out
+        for line in (
+            "port = 8001",
+            'host = "::1"',
+            "access_log = false",
+            'headers = [["a", "b"], ["c", "d"]]',
+        ):
+            assert line in printed
+
+    def test_help_beside_a_flag_shows_all(self, capsys):
+        with pytest.raises(SystemExit):
+            main(["--port", "1", "--help"])
+        shown = capsys.readouterr().out
+        assert all(flag in shown for flag in ("--port", "--metrics-port", "--ssl-certfile", "--check-config"))

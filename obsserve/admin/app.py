@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
-from html import escape
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qs
 
 from obsserve.admin.inspection import status
 from obsserve.checks import BadValue, log_level
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from obsserve.admin.inspection import Inspection
     from obsserve.telemetry.exposition import Exposition
+    from obsserve.telemetry.lateexposition import LateExposition
 
 READY_MAX_STALL: Final = 5.0  # seconds
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -37,7 +37,6 @@ _PAGES: Final = {
 }
 
 
-@dataclass(slots=True)
 class AdminState:
     """What the serving side tells the probes.
 
@@ -51,12 +50,22 @@ class AdminState:
 
     """
 
-    started: bool = False
-    draining: bool = False
-    heartbeat: float = 0.0
-    livez_max_stall: float | None = None
-    ready_max_stall: float = READY_MAX_STALL
-    terminating_status: int = HTTPStatus.SERVICE_UNAVAILABLE
+    def __init__(
+        self,
+        *,
+        started: bool = False,
+        draining: bool = False,
+        heartbeat: float = 0.0,
+        livez_max_stall: float | None = None,
+        ready_max_stall: float = READY_MAX_STALL,
+        terminating_status: int = HTTPStatus.SERVICE_UNAVAILABLE,
+    ) -> None:
+        self.started = started
+        self.draining = draining
+        self.heartbeat = heartbeat
+        self.livez_max_stall = livez_max_stall
+        self.ready_max_stall = ready_max_stall
+        self.terminating_status = terminating_status
 
     def stalled_for(self) -> float:
         """Return the seconds since the loop's last tick."""
@@ -78,18 +87,16 @@ class AdminState:
         return not self.unready_reasons()
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A request head; header names in lower case."""
 
     method: str
     path: str
     query: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A response. `Content-Length`, `Connection` and the like are the server's business."""
 
     status: int
@@ -130,7 +137,10 @@ class AdminApp:
     """
 
     def __init__(
-        self, state: AdminState, exposition: Exposition, inspection: Inspection | None = None
+        self,
+        state: AdminState,
+        exposition: Exposition | LateExposition,
+        inspection: Inspection | None = None,
     ) -> None:
         self._state = state
         self._exposition = exposition
@@ -230,6 +240,8 @@ class AdminApp:
         return Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"starting\n")
 
     def _index(self) -> Answer:
+        from html import escape  # noqa: PLC0415  (for people who look; a start needs none of it)
+
         reasons = self._state.unready_reasons()
         state = f"not ready: {', '.join(reasons)}" if reasons else "ready"
         links = "".join(

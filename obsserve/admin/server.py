@@ -14,7 +14,6 @@ import errno
 import socket
 import threading
 from http import HTTPStatus
-from http.client import responses
 from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.admin.app import AdminApp, Answer, BadRequestError, parse_head
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from obsserve.admin.app import AdminState, Request
     from obsserve.admin.inspection import Inspection
     from obsserve.telemetry.exposition import Exposition
+    from obsserve.telemetry.lateexposition import LateExposition
 
 MAX_CONNECTIONS: Final = 64
 MAX_HEAD: Final = 8192  # bytes
@@ -53,7 +53,7 @@ class AdminServer:
         host: str,
         port: int,
         state: AdminState,
-        exposition: Exposition,
+        exposition: Exposition | LateExposition,
         *,
         inspection: Inspection | None = None,
         max_connections: int = MAX_CONNECTIONS,
@@ -212,7 +212,7 @@ def _resolve(scrape: asyncio.Future[Answer], answer: Answer) -> None:
 
 def _response(answer: Answer, *, with_body: bool) -> bytes:
     lines = [
-        f"HTTP/1.1 {answer.status:d} {responses.get(answer.status, '')}",
+        f"HTTP/1.1 {answer.status:d} {_phrase(answer.status)}",
         f"Content-Type: {answer.content_type}",
         f"Content-Length: {len(answer.body)}",
         "Cache-Control: no-store",
@@ -222,6 +222,13 @@ def _response(answer: Answer, *, with_body: bool) -> bytes:
     ]
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     return head + answer.body if with_body else head
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

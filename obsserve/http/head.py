@@ -7,7 +7,6 @@ serialising or splitting them anew costs more than everything else in a small ex
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
@@ -50,18 +49,22 @@ class BadResponseError(RuntimeError):
     """The application's response start cannot be put on the wire."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Target:
     """A request target, split. `raw_path` is as on the wire, `path` is decoded.
 
     `ordinary`: an origin-form without a fragment, which needs no further check.
     """
 
-    path: str
-    raw_path: bytes
-    query_string: bytes
-    authority: bytes | None
-    ordinary: bool
+    __slots__ = ("authority", "ordinary", "path", "query_string", "raw_path")
+
+    def __init__(
+        self, path: str, raw_path: bytes, query_string: bytes, authority: bytes | None, ordinary: bool
+    ) -> None:
+        self.path: Final = path
+        self.raw_path: Final = raw_path
+        self.query_string: Final = query_string
+        self.authority: Final = authority
+        self.ordinary: Final = ordinary
 
 
 class TargetCache(dict[bytes, Target]):
@@ -218,7 +221,6 @@ def connection_options(value: bytes) -> list[bytes]:
     return [option.strip().lower() for option in value.split(b",")]
 
 
-@dataclass(frozen=True, slots=True)
 class ResponseHead:
     """A serialised response head without its framing field and final empty line.
 
@@ -228,16 +230,43 @@ class ResponseHead:
     `identified`: it carries the request's id, put there by the application.
     """
 
-    status: int
-    headers: tuple[Header, ...]
-    start: bytes
-    complete: bytes
-    open: bytes
-    complete_length: int | None
-    content_length: int | None
-    close: bool
-    event_stream: bool
-    identified: bool
+    __slots__ = (
+        "close",
+        "complete",
+        "complete_length",
+        "content_length",
+        "event_stream",
+        "headers",
+        "identified",
+        "open",
+        "start",
+        "status",
+    )
+
+    def __init__(
+        self,
+        *,
+        status: int,
+        headers: tuple[Header, ...],
+        start: bytes,
+        complete: bytes,
+        open: bytes,  # noqa: A002  (the opposite of complete)
+        complete_length: int | None,
+        content_length: int | None,
+        close: bool,
+        event_stream: bool,
+        identified: bool,
+    ) -> None:
+        self.status: Final = status
+        self.headers: Final = headers
+        self.start: Final = start
+        self.complete: Final = complete
+        self.open: Final = open
+        self.complete_length: Final = complete_length
+        self.content_length: Final = content_length
+        self.close: Final = close
+        self.event_stream: Final = event_stream
+        self.identified: Final = identified
 
 
 class HeadCache(dict[tuple[object, ...], ResponseHead]):

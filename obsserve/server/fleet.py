@@ -18,7 +18,7 @@ from obsserve.server.fleetinspection import FleetInspection
 from obsserve.server.listeners import listener_name
 from obsserve.telemetry import appsnapshots, catalogue, runtime
 from obsserve.telemetry.appsnapshots import SnapshotCollector
-from obsserve.telemetry.exposition import Exposition
+from obsserve.telemetry.lateexposition import LateExposition
 from obsserve.telemetry.regions import Regions
 from obsserve.version import __version__
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from obsserve.server.member import Member
     from obsserve.settings import Settings
     from obsserve.telemetry.cells import CellsReader
+    from obsserve.telemetry.exposition import Exposition
     from obsserve.telemetry.runtime import Sample
 
 
@@ -112,11 +113,21 @@ class Fleet(Generic[M]):
         self._admin: AdminServer | None = None
         if settings.metrics_port is not None:
             resource = runtime.target_resource(settings.service_name, service_instance_id, __version__)
-            exposition = Exposition(self.regions, sources, app=self.app_metrics.collect, resource=resource)
+
+            def exposition() -> Exposition:
+                from obsserve.telemetry.exposition import Exposition  # noqa: PLC0415 - see LateExposition
+
+                return Exposition(self.regions, sources, app=self.app_metrics.collect, resource=resource)
+
+            late = LateExposition(exposition)
             self._admin = AdminServer(
-                settings.metrics_host, settings.metrics_port, state, exposition, inspection=self.inspection
+                settings.metrics_host,
+                settings.metrics_port,
+                state,
+                late,
+                inspection=self.inspection,
             )
-            self.scraping = exposition.lock
+            self.scraping = late.lock
             self._admin.bind()
 
     def listen(self, sockets: Sequence[socket.socket]) -> None:

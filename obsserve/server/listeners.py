@@ -11,9 +11,8 @@ import os
 import socket
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from obsserve.errors import StartupError
 
@@ -76,8 +75,7 @@ def passed_descriptors(environ: Mapping[str, str]) -> range:
     return range(FIRST_PASSED, FIRST_PASSED + max(count, 0))
 
 
-@dataclass(frozen=True, slots=True)
-class UnixPath:
+class UnixPath(NamedTuple):
     """The path of a UNIX domain socket that this process has bound.
 
     Args:

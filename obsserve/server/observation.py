@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from obsserve.settings import Settings
     from obsserve.telemetry.accessoutput import AccessOutput
     from obsserve.telemetry.correlation import Correlation
+    from obsserve.telemetry.exposition import Exposition
     from obsserve.telemetry.logexport import LogExport
     from obsserve.telemetry.logfile import LogFile
     from obsserve.telemetry.logmetrics import LogCounters
@@ -258,7 +259,7 @@ class Observation:
         from obsserve.server.inspection import ProcessInspection  # noqa: PLC0415
         from obsserve.telemetry import runtime  # noqa: PLC0415
         from obsserve.telemetry.cells import CellsReader  # noqa: PLC0415
-        from obsserve.telemetry.exposition import Exposition  # noqa: PLC0415
+        from obsserve.telemetry.lateexposition import LateExposition  # noqa: PLC0415
 
         settings = self._settings
         assert settings.metrics_port is not None
@@ -276,12 +277,17 @@ class Observation:
             lambda: runtime.listener_backlogs(self._listening),
         )
         resource = runtime.target_resource(settings.service_name, self._instance, __version__)
-        exposition = Exposition([self._reader], sources, resource=resource)
+
+        def exposition() -> Exposition:
+            from obsserve.telemetry.exposition import Exposition  # noqa: PLC0415 - see LateExposition
+
+            return Exposition([self._reader], sources, resource=resource)
+
         self._admin = AdminServer(
             settings.metrics_host,
             settings.metrics_port,
             state,
-            exposition,
+            LateExposition(exposition),
             inspection=ProcessInspection(settings, lambda: self._state, self._worker),
         )
         self._admin.bind()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 
 # The largest mmap threshold that glibc will adopt (DEFAULT_MMAP_THRESHOLD_MAX).
@@ -18,12 +17,6 @@ def tune_process() -> None:
     """
     if not sys.platform.startswith("linux"):
         return
-    try:
-        libc = ctypes.CDLL(None)
-        libc.gnu_get_libc_version  # noqa: B018 - musl has none, and no such threshold
-    except (OSError, AttributeError):
-        return
-    libc.malloc.restype = ctypes.c_void_p
-    libc.malloc.argtypes = [ctypes.c_size_t]
-    libc.free.argtypes = [ctypes.c_void_p]
-    libc.free(libc.malloc(_LARGEST_THRESHOLD - 4096))
+    # Asked for and given back at once; none of its pages is touched. One page less is too much: with glibc's own
+    # header and rounded up to whole pages it would be as large as the threshold may be.
+    bytes(_LARGEST_THRESHOLD - 2 * 4096)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quote
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -36,7 +35,6 @@ _BOUND_CAP: Final = 1024
 # A line that is too long is rendered again with the caps divided, until it fits; no cap below this.
 _LEAST_CAP: Final = 8
 
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _HOST: Final = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]{1,5}))?")
 _KNOWN_METHODS: Final = frozenset(KNOWN_METHODS)
 
@@ -83,7 +81,7 @@ class Fields:
         if isinstance(value, bytes):
             value = value.decode("utf-8", "backslashreplace")
         elif not value.isascii():
-            value = _SURROGATE.sub("\ufffd", value)
+            value = re.sub("[\ud800-\udfff]", "\ufffd", value)
         cap = max(_CAPS.get(name, _CAP) // self._divisor, _LEAST_CAP)
         if len(value) > cap:
             value = value[:cap]
@@ -273,7 +271,6 @@ def put_ending(fields: Fields, view: ExchangeView, lag: float) -> None:
         fields.values["disconnect_phase"] = view.disconnect_phase
 
 
-@dataclass(frozen=True, slots=True)
 class AccessRecord:
     """Makes the record of an exchange.
 
@@ -284,10 +281,19 @@ class AccessRecord:
         shape: changes single fields.
     """
 
-    service: Record
-    policy: QueryPolicy
-    extras: LineExtras | None = None
-    shape: FieldPolicy | None = None
+    __slots__ = ("extras", "policy", "service", "shape")
+
+    def __init__(
+        self,
+        service: Record,
+        policy: QueryPolicy,
+        extras: LineExtras | None = None,
+        shape: FieldPolicy | None = None,
+    ) -> None:
+        self.service = service
+        self.policy = policy
+        self.extras = extras
+        self.shape = shape
 
     def of(self, view: ExchangeView, *, offset: float, lag: float, divisor: int = 1) -> Record:
         """Return the fields of the line for this exchange, in their order.

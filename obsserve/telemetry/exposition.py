@@ -15,7 +15,6 @@ import gzip
 import re
 import threading
 import time
-from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -286,7 +285,7 @@ class Exposition:
         table[catalogue.SCRAPE_ERRORS].add((), [self._errors])
         table[catalogue.SCRAPE_DURATION].add((), [self._last_duration])
         if self._resource:
-            info = _Family(replace(catalogue.TARGET_INFO, labels=tuple(self._resource)))
+            info = _Family(catalogue.TARGET_INFO._replace(labels=tuple(self._resource)))
             info.add(tuple(self._resource.values()), [1.0])
             table.families[catalogue.TARGET_INFO.name] = info
         table.finish()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from obsserve.telemetry import catalogue
@@ -205,7 +204,7 @@ class Metrics:
 
     def _size_families(self, max_series: int) -> tuple[Family, Family]:
         families = (
-            Family(self._region, replace(metric, bound=max_series))
+            Family(self._region, metric._replace(bound=max_series))
             for metric in (catalogue.REQUEST_BODY_SIZE, catalogue.RESPONSE_BODY_SIZE)
         )
         return next(families), next(families)

@@ -7,13 +7,11 @@ otherwise a secret could ride behind an allowed key.
 
 from __future__ import annotations
 
-import hmac
 import os
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, get_args
 from urllib.parse import unquote_plus
 
 if TYPE_CHECKING:
@@ -125,6 +123,8 @@ def hashed(key: bytes, value: str) -> str:
 
     Without the key the few values that an address can have could be tried out.
     """
+    import hmac  # noqa: PLC0415  (only for those who have something hashed)
+
     return hmac.digest(key, value.encode("utf-8", "backslashreplace"), "sha256").hex()[:_HASH_DIGITS]
 
 
@@ -229,8 +229,7 @@ class RedactionSettings(Protocol):
     def log_hash_key(self) -> str | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Redaction:
+class Redaction(NamedTuple):
     """The policy of one signal.
 
     Args:

@@ -20,7 +20,7 @@ DisconnectPhase = Literal["request_body", "waiting", "response", "stream"]
 ResponseOrigin = Literal["app", "server", "none"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Ending:
     """One way in which an exchange ends, with everything that each signal says about it.
 

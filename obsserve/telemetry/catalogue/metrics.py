@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from obsserve.telemetry.catalogue.endings import ENDINGS
 from obsserve.telemetry.catalogue.labels import (
@@ -50,8 +49,7 @@ from obsserve.telemetry.catalogue.labels import (
 MetricType = Literal["counter", "gauge", "histogram"]
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(NamedTuple):
     """One metric family.
 
     Args:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class SpanAttribute:
+class SpanAttribute(NamedTuple):
     """One attribute of a span. Where the access line has the field, the names differ by dots alone.
 
     Args:
