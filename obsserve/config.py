@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Coroutine
 
-    from obsserve.asgi.lifespan import Lifespan
+    from obsserve.asgi.lifespan import ConfiguredLifespan
 
     ASGIApplication = Callable[..., Coroutine[Any, Any, None]]
 
@@ -157,10 +157,11 @@ class Config:
         return WebSocketConnection
 
     @property
-    def lifespan_class(self) -> type[Lifespan]:
-        from obsserve.asgi.lifespan import Lifespan  # noqa: PLC0415  (see above)
+    def lifespan_class(self) -> type[ConfiguredLifespan]:
+        """The class that makes an application's lifespan from this."""
+        from obsserve.asgi.lifespan import ConfiguredLifespan  # noqa: PLC0415  (see above)
 
-        return Lifespan
+        return ConfiguredLifespan
 
     def configure_logging(self) -> None:
         """Set the server's logging up, by its own parts or by `log_config`.

@@ -235,6 +235,24 @@ def test_cpu_seconds_of_this_process_grow_with_its_work():
     assert 0.05 <= proc.cpu_seconds(os.getpid()) - before <= 1.0
 
 
+def test_run_time_of_a_process():
+    before, own = proc.run_seconds(os.getpid()), time.thread_time()
+    while time.thread_time() - own < 0.05:
+        pass
+    assert 0.05 <= proc.run_seconds(os.getpid()) - before <= 5.0
+
+
+def test_servers_run_with_the_interpreter_that_is_named_and_with_bytecode(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    link = tmp_path / "another-python"
+    link.symlink_to(sys.executable)
+    words = "import os, sys; sys.exit(str([sys.orig_argv[0], os.environ.get('PYTHONDONTWRITEBYTECODE')]))"
+    server = Server("telling", f'-c "{words}"', "json")
+    with servers.started(server, "", 0, tmp_path, python=str(link)) as running:
+        running.process.wait(30)
+        assert running.last_words() == str([str(link), None])
+
+
 def test_cpu_seconds_include_a_child():
     burn = "import time\nwhile time.process_time() < 0.2: pass\nprint('done', flush=True)\ninput()"
     before = proc.cpu_seconds(os.getpid())

@@ -289,7 +289,7 @@ class TestConfig:
         config = Config(application)
         assert config.http_protocol_class.__name__ == "Connection"
         assert config.ws_protocol_class.__name__ == "WebSocketConnection"
-        assert config.lifespan_class is Lifespan
+        assert issubclass(config.lifespan_class, Lifespan)
         assert Config(application, ws="none").ws_protocol_class is None
         assert config.ssl is None
 

@@ -42,6 +42,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--also", type=names, default=(), help="these besides the suite's own, such as uvicorn-log"
     )
+    made.add_argument(
+        "--python", default=sys.executable, metavar="FILE", help="the servers' interpreter, if not this one"
+    )
     made.add_argument("--json", type=Path, metavar="FILE", help="write all samples and verdicts there")
     made.add_argument("--markdown", action="store_true", help="print Markdown, for docs/performance.md")
     return made
@@ -90,7 +93,9 @@ def leave(number: int, _: FrameType | None) -> None:
 
 def options_for(suite: Suite, arguments: argparse.Namespace, core: int) -> Options:
     servers = tuple(dict.fromkeys([*(arguments.servers or suite.servers), *arguments.also]))
-    return Options(servers, arguments.rounds or suite.rounds, arguments.seconds or suite.seconds, core)
+    return Options(
+        servers, arguments.rounds or suite.rounds, arguments.seconds or suite.seconds, core, arguments.python
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -47,6 +48,7 @@ class Place:
     core: int
     seconds: int
     directory: Path
+    python: str = sys.executable  # of the servers
 
 
 def unaccounted(what: str, found: float, requests: int, in_flight: int) -> list[str]:
@@ -190,7 +192,9 @@ def series_in(page: str) -> int:
 def of_idle_connections(server: Server, case: Case, place: Place) -> Reading:
     """Memory of an idle keep-alive connection, in a process of its own: what was freed would be used again."""
     with ExitStack() as stack:
-        running = stack.enter_context(started(server, place.app, place.core, place.directory))
+        running = stack.enter_context(
+            started(server, place.app, place.core, place.directory, python=place.python)
+        )
         running.wait_until_ready(case)
         stack.enter_context(load.idle_connections(running, case, WARM_CONNECTIONS))
         time.sleep(SETTLE_SECONDS)
@@ -204,11 +208,12 @@ def of_idle_connections(server: Server, case: Case, place: Place) -> Reading:
 
 
 def of_startup(server: Server, case: Case, place: Place) -> Reading:
-    """Time from the command to its first answer."""
-    with started(server, place.app, place.core, place.directory) as running:
+    """Time from the command to its first answer, and what of it the processor worked."""
+    with started(server, place.app, place.core, place.directory, python=place.python) as running:
         running.wait_until_ready(case, poll_seconds=0.001)
         taken = time.monotonic() - running.began
-    return Reading({"startup": taken * 1e3})
+        worked = proc.run_seconds(running.pid)
+    return Reading({"startup": taken * 1e3, "startup-cpu": worked * 1e3})
 
 
 def tell_callgrind(running: Running, command: str) -> None:
@@ -225,7 +230,7 @@ def of_instructions(server: Server, case: Case, place: Place) -> Reading:
     name = server.name.rstrip("%")  # which valgrind would take for a format's
     profile = place.directory / f"{name}.callgrind"
     prefix = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={profile}"]
-    with started(server, place.app, place.core, place.directory, prefix) as running:
+    with started(server, place.app, place.core, place.directory, prefix, python=place.python) as running:
         running.wait_until_ready(case, poll_seconds=0.5)
         # Several connections: what is done once for all that one turn of the event loop brings is shared.
         with load.idle_connections(running, case, COUNTED_CONNECTIONS) as connections:

@@ -56,6 +56,12 @@ def cpu_seconds(root: int) -> float:
     return sum(process.ticks for process in tree(root)) / TICKS_PER_SECOND
 
 
+def run_seconds(pid: int) -> float:
+    """Return for how long the threads of one process have run, to the nanosecond; of those that there are."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+
 def parse_private_dirty(text: str) -> int:
     """Return the bytes of the Private_Dirty line of /proc/<pid>/smaps_rollup."""
     for line in text.splitlines():

@@ -4,7 +4,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .arithmetic import Agreement, Judgement, Sample, Verdict, agreement, judge, rotated
@@ -25,6 +25,7 @@ class Options:
     rounds: int
     seconds: int
     core: int  # of the servers; the harness and its generators have another
+    python: str = sys.executable  # of the servers
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,11 @@ def standing_measure(suite: Suite, place: Place, servers: tuple[str, ...], stack
     meter = suite.standing
     assert meter is not None
     running: dict[str, Running] = {}
-    warm = Place(place.app, place.core, WARM_UP_SECONDS, place.directory)
+    warm = replace(place, seconds=WARM_UP_SECONDS)
     for name in servers:
-        running[name] = stack.enter_context(started(SERVERS[name], place.app, place.core, place.directory))
+        running[name] = stack.enter_context(
+            started(SERVERS[name], place.app, place.core, place.directory, python=place.python)
+        )
         for case in suite.cases:
             running[name].wait_until_ready(case)
             meter(running[name], case, warm)
@@ -112,11 +115,11 @@ def standing_measure(suite: Suite, place: Place, servers: tuple[str, ...], stack
 
 
 def fresh_measure(suite: Suite, place: Place, servers: tuple[str, ...]) -> Measure:
-    """Return what starts and measures one server; each was started once before, for the page cache."""
+    """Return what starts and measures one server; each was started once before, for bytecode and page cache."""
     meter = suite.fresh
     assert meter is not None
     for name in servers:
-        with started(SERVERS[name], place.app, place.core, place.directory) as running:
+        with started(SERVERS[name], place.app, place.core, place.directory, python=place.python) as running:
             running.wait_until_ready(suite.cases[0])
     return lambda name, case: meter(SERVERS[name], case, place)
 
@@ -130,7 +133,7 @@ def run_suite(suite: Suite, options: Options) -> Result:
         raise BenchError("no server to measure")
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="obsserve-bench-")))
-        place = Place(suite.app, options.core, options.seconds, directory)
+        place = Place(suite.app, options.core, options.seconds, directory, options.python)
         if suite.standing is not None:
             measure = standing_measure(suite, place, options.servers, stack)
         else:

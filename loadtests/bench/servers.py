@@ -249,20 +249,30 @@ def sum_of_counts(exposition: str) -> float:
     )
 
 
-def command_of(server: Server, app: str, port: int, metrics_port: int) -> list[str]:
+def command_of(
+    server: Server, app: str, port: int, metrics_port: int, python: str = sys.executable
+) -> list[str]:
     arguments = server.arguments.format(app=app, port=port, metrics_port=metrics_port)
-    return [sys.executable, *shlex.split(arguments)]
+    return [python, *shlex.split(arguments)]
 
 
 @contextlib.contextmanager
 def started(
-    server: Server, app: str, core: int, directory: Path, prefix: Sequence[str] = ()
+    server: Server,
+    app: str,
+    core: int,
+    directory: Path,
+    prefix: Sequence[str] = (),
+    python: str = sys.executable,
 ) -> Iterator[Running]:
     """Start a server on one core, and end it and all its children, whatever happens meanwhile."""
-    require_package(server.package)
+    if python == sys.executable:
+        require_package(server.package)
     port, metrics_port = free_ports(2)
     collector = SpanCounter() if server.sampled else None
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **server.environment}
+    # As anybody starts a server: with the bytecode that an earlier start has left.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if collector is not None:
         environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{HOST}:{collector.port}"
     output, errors = directory / f"{server.name}.out", directory / f"{server.name}.err"
@@ -270,7 +280,7 @@ def started(
         # Appending: only then may the file be emptied under the writer.
         began = time.monotonic()
         process = subprocess.Popen(
-            [*prefix, *command_of(server, server.app or app, port, metrics_port)],
+            [*prefix, *command_of(server, server.app or app, port, metrics_port, python)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,

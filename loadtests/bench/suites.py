@@ -53,6 +53,7 @@ CORE_BUSY = Quantity("busy", "core busy", 2, compared=False)
 P99, P50 = Quantity("p99", "p99 ms", 2), Quantity("p50", "p50 ms", 2)
 IDLE = Quantity("idle", "bytes/idle connection", 0)
 STARTUP = Quantity("startup", "ms to the first response", 0)
+STARTUP_CPU = Quantity("startup-cpu", "CPU ms of it", 0)
 INSTRUCTIONS = Quantity("instructions", "instructions/request", 0)
 UNDER_LOAD = (CPU, THROUGHPUT, CORE_BUSY)
 
@@ -213,11 +214,11 @@ SUITES = {
         ),
         Suite(
             "startup",
-            "from the command to its first answer",
+            "from the command to its first answer, with bytecode; --python names an environment with the servers alone",
             "loadtests.bench.apps:hello",
             (GET_HELLO,),
             (*TWINS, *OBSSERVE, "granian"),
-            (STARTUP,),
+            (STARTUP, STARTUP_CPU),
             (Gate(OFF, "startup", 1.1), Gate(METRICS_LOG, "startup", 1.3)),
             fresh=meters.of_startup,
         ),

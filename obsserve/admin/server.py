@@ -79,9 +79,9 @@ class AdminServer:
 
         """
         try:
-            found = socket.getaddrinfo(
-                self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
+            # As bytes, for which no codec has to be imported.
+            host = self._host.encode() if self._host.isascii() else self._host
+            found = socket.getaddrinfo(host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             family, _, _, _, address = found[0]
             self._socket = socket.create_server(address[:2], family=family, backlog=128)
         except OSError as error:

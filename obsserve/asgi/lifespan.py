@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from typing import TYPE_CHECKING, Any, Literal
 
 from obsserve.errors import StartupError
@@ -47,7 +48,7 @@ class Lifespan:
         self.context = contextvars.copy_context()
         self._app = app
         self._mode = mode
-        self._report = report
+        self.report = report
         self._events: asyncio.Queue[dict[str, str]] = asyncio.Queue()
         self._started: asyncio.Future[None] | None = None
         self._stopped: asyncio.Future[None] | None = None
@@ -87,11 +88,11 @@ class Lifespan:
         try:
             await asyncio.wait_for(asyncio.shield(self._stopped), timeout)
         except TimeoutError:
-            self._report("the application did not finish its lifespan shutdown in time", None)
+            self.report("the application did not finish its lifespan shutdown in time", None)
             self._task.cancel()
             return False
         except LifespanFailedError as failure:
-            self._report(failure.message, failure.cause)
+            self.report(failure.message, failure.cause)
             return False
         return True
 
@@ -115,7 +116,7 @@ class Lifespan:
             pass  # nobody waits for its end: a shutdown that is in a hurry, or out of time
         elif failure is not None and not _failed(self._started) and not _failed(self._stopped):
             self._failed = True  # while it should have served, or after it said that it had stopped
-            self._report("the application's lifespan raised", failure)
+            self.report("the application's lifespan raised", failure)
 
     def _conclude_startup(self, failure: BaseException | None) -> None:
         """Judge an application that ended its lifespan without an answer to `lifespan.startup`."""
@@ -155,6 +156,23 @@ class Lifespan:
             future.exception()  # read by whoever waits; a warning about it would be noise
         else:
             raise RuntimeError(f"{kind!r} is no message of the lifespan protocol")
+
+
+class ConfiguredLifespan(Lifespan):
+    """The lifespan as uvicorn's users make it by hand, `server.lifespan = config.lifespan_class(config)`.
+
+    Args:
+        config: the options; its application is loaded if it is not yet.
+    """
+
+    def __init__(self, config: Any) -> None:  # a Config, which this package must not know
+        if not config.loaded:
+            config.load()
+        super().__init__(config.loaded_app, config.settings.lifespan, _log)
+
+
+def _log(message: str, cause: BaseException | None) -> None:
+    logging.getLogger("obsserve.error").error(message, exc_info=cause)
 
 
 def _failed(future: asyncio.Future[None]) -> bool:

@@ -134,7 +134,9 @@ def _bind(sock: socket.socket, address: tuple[Any, ...], *, reuse_port: bool) ->
 
 def _bound_tcp(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
     flags = socket.AI_PASSIVE
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
+    # Of a name in ASCII the bytes: of a string Python makes them with a codec that it first has to import.
+    name = host.encode() if host.isascii() else host
+    found = socket.getaddrinfo(name or None, port, type=socket.SOCK_STREAM, flags=flags)
     sockets: list[socket.socket] = []
     absent: OSError | None = None
     for family, _, _, _, address in dict.fromkeys(found):

@@ -79,6 +79,7 @@ class Server:
         self._captured: list[int] = []
         self._former_reopen: Any = None
         self._structlog_adopted = False
+        self._driven_by_hand = False  # startup() is called outside serve(), and shutdown() is the end
         self._sockets: list[socket.socket] = []
         self._unix_path: listeners.UnixPath | None = None
         self._observation: Observation
@@ -116,6 +117,19 @@ class Server:
             await self._serve(sockets)
 
     async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._prepare()
+        self.lifespan = Lifespan(self.config.loaded_app, self._settings.lifespan, self._report_lifespan)
+        try:
+            await self.startup(sockets)
+            if not self.started:
+                return
+            await self.main_loop()
+            await self.shutdown()
+        finally:
+            self._release()
+
+    def _prepare(self) -> None:
+        """Make what a start needs of the options: the application, the logs, what observes."""
         config = self.config
         config.configure_logging()
         if not config.loaded:
@@ -126,17 +140,12 @@ class Server:
         self._log = server_logger()
         tuning.tune_process()
         self._observation = Observation(self._settings, self._log, self.seat)
-        try:
-            await self.startup(sockets)
-            if not self.started:
-                return
-            await self.main_loop()
-            await self.shutdown()
-        finally:
-            self._release()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Bind, start the application, listen.
+
+        `serve` calls it. Whoever calls it by hand goes on with `main_loop` and `shutdown`; a lifespan that
+        `config.lifespan_class(config)` made may be given as `lifespan` before.
 
         Args:
             sockets: bound sockets to listen on instead of those that the options name.
@@ -144,6 +153,22 @@ class Server:
         Raises:
             StartupError: an address cannot be bound.
         """
+        if hasattr(self, "_observation"):
+            await self._start(sockets)
+            return
+        self._driven_by_hand = True
+        self._prepare()
+        if hasattr(self, "lifespan"):
+            self.lifespan.report = self._report_lifespan
+        else:
+            self.lifespan = Lifespan(self.config.loaded_app, self._settings.lifespan, self._report_lifespan)
+        try:
+            await self._start(sockets)
+        finally:
+            if not self.started:
+                self._release()
+
+    async def _start(self, sockets: list[socket.socket] | None) -> None:
         settings, observation = self._settings, self._observation
         for custom in (self.config.custom_protocol_class, self.config.custom_websocket_class):
             custom()  # a mistake in their names is told before anything has begun
@@ -155,7 +180,6 @@ class Server:
         observation.bind()
         observation.start()
         app = self.config.loaded_app
-        self.lifespan = Lifespan(app, settings.lifespan, self._report_lifespan)
         began = perf_counter()
         try:
             await self.lifespan.startup()
@@ -312,6 +336,8 @@ class Server:
         Args:
             sockets: closed too, if given.
         """
+        if not self.started:
+            return  # and nothing is held any more
         timeout = self._settings.timeout_graceful_shutdown
         deadline = perf_counter() + timeout if timeout is not None else None
         self._observation.draining()
@@ -339,6 +365,8 @@ class Server:
             await self._stop_application(_remaining(deadline))
         self._ticker.stop()
         self._log.info("server.stop", message="Stopped", force_exit=self.force_exit)
+        if self._driven_by_hand:
+            self._release()
 
     async def _delay_shutdown(self, end: float) -> None:
         """Serve on while those who route requests here notice that the server is not ready any more."""

@@ -19,7 +19,6 @@ import json
 import mmap
 import os
 import struct
-import tempfile
 import threading
 from bisect import bisect_left
 from pathlib import Path
@@ -253,6 +252,8 @@ def _open_file(size: int, path: str | os.PathLike[str] | None) -> int:
         os.ftruncate(file, size)
         return file
     if path is None:
+        import tempfile  # noqa: PLC0415  (only where there is no memfd)
+
         with tempfile.TemporaryFile() as nameless:
             file = os.dup(nameless.fileno())
     else:

@@ -7,12 +7,10 @@ scrapes before the server has started. Any thread may ask; one of them makes it.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
-
-    from prometheus_client.core import Metric
 
     from obsserve.telemetry.exposition import Exposition, Page
 

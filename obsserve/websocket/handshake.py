@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from typing import TYPE_CHECKING, Final
 
 from obsserve.telemetry import catalogue
@@ -40,6 +39,8 @@ def check_request(method: str, http_version: str, fields: dict[bytes, bytes]) ->
 
 def accept_key(key: bytes) -> bytes:
     """Return the Sec-WebSocket-Accept value for a Sec-WebSocket-Key (RFC 6455 4.2.2)."""
+    import hashlib  # noqa: PLC0415  (OpenSSL's, for the first WebSocket)
+
     return base64.b64encode(hashlib.sha1(key.strip() + _GUID, usedforsecurity=False).digest())
 
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import wait_for
 
 import obsserve
+from obsserve.errors import StartupError
 from obsserve.telemetry import logging as server_logging
 
 
@@ -322,3 +323,94 @@ def test_config_is_loaded_and_bound_by_hand():
         thread.join(20)
     finally:
         sock.close()
+
+
+class Lives:
+    """An application with a lifespan, which keeps what happened."""
+
+    def __init__(self, *, starts=True):
+        self.events = []
+        self._starts = starts
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "lifespan":
+            self.events.append(scope["state"]["from"])
+            await application(scope, receive, send)
+            return
+        scope["state"]["from"] = "lifespan"
+        while True:
+            kind = (await receive())["type"]
+            self.events.append(kind)
+            await send({"type": f"{kind}.{'complete' if self._starts else 'failed'}"})
+            if kind == "lifespan.shutdown" or not self._starts:
+                return
+
+
+class TestDrivenByHand:
+    """As programs do that have a main loop of their own."""
+
+    @pytest.mark.parametrize("own_lifespan", [True, False])
+    def test_the_steps_of_serve(self, own_lifespan):
+        app = Lives()
+
+        async def program():
+            given = config(app, metrics_port=0)
+            if not given.loaded:
+                given.load()
+            server = obsserve.Server(given)
+            if own_lifespan:
+                server.lifespan = given.lifespan_class(given)
+            await server.startup()
+            assert server.started
+            async with httpx.AsyncClient() as client:
+                answer = await client.get(url_of(server))
+                page = await client.get(server._observation.metrics_url)
+            asyncio.get_running_loop().call_soon(setattr, server, "should_exit", True)
+            await server.main_loop()
+            await server.shutdown()
+            await server.shutdown()  # a finally clause may come to it again
+            return answer.text, page.text, [thread.name for thread in threading.enumerate()]
+
+        text, page, threads = asyncio.run(program())
+        assert text == "hello"
+        assert "http_server_request_duration_seconds_count" in page
+        assert app.events == ["lifespan.startup", "lifespan", "lifespan.shutdown"]
+        assert not {"obsserve-admin", "obsserve-watchdog"} & {*threads}
+
+    def test_an_application_that_does_not_start(self):
+        app = Lives(starts=False)
+
+        async def program():
+            given = config(app, metrics_port=0)
+            server = obsserve.Server(given)
+            server.lifespan = given.lifespan_class(given)
+            await server.startup()
+            await server.shutdown()
+            return server, [thread.name for thread in threading.enumerate()]
+
+        server, threads = asyncio.run(program())
+        assert (server.started, server.should_exit, server.servers) == (False, True, [])
+        assert app.events == ["lifespan.startup"]
+        assert not {"obsserve-admin", "obsserve-watchdog"} & {*threads}
+
+    def test_an_address_that_is_taken(self):
+        async def program():
+            with socket.create_server(("127.0.0.1", 0)) as taken:
+                server = obsserve.Server(config(Lives(), port=taken.getsockname()[1]))
+                with pytest.raises(StartupError, match="in use"):
+                    await server.startup()
+
+        asyncio.run(program())
+
+    def test_on_sockets_of_ones_own(self):
+        async def program():
+            server = obsserve.Server(config())
+            with socket.socket() as sock:
+                sock.bind(("127.0.0.1", 0))
+                await server.startup(sockets=[sock])
+                async with httpx.AsyncClient() as client:
+                    answer = await client.get(f"http://127.0.0.1:{sock.getsockname()[1]}")
+                await server.shutdown(sockets=[sock])
+            return answer.text
+
+        assert asyncio.run(program()) == "hello"
