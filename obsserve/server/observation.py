@@ -195,7 +195,15 @@ class Observation:
 
     def _open_log_file(self) -> LogFile | None:
         settings = self._settings
-        if not settings.access_log or settings.access_log_file is None or settings.log_config != BUILT_IN:
+        if not settings.access_log or settings.access_log_file is None:
+            return None
+        if settings.log_config != BUILT_IN:
+            self._log.warning(
+                "log.file_ignored",
+                message=f"Access lines do not go to {settings.access_log_file}: with log_config its handlers say "
+                "where they go. Leave one of the two out",
+                file=settings.access_log_file,
+            )
             return None
         from obsserve.telemetry.logfile import LogFile  # noqa: PLC0415
 
@@ -444,9 +452,11 @@ class Observation:
 
     def reopen_logs(self) -> None:
         """Open the access log's file anew; from any thread, and from a signal handler."""
-        if self._access is not None:
+        if self._log_file is None:
+            self._log.info("log.reopen", message="There is no log file of the server's to open anew")
+        elif self._access is not None:
             self._access.reopen(self._report_reopened)
-        elif self._log_file is not None:  # the application has not started yet
+        else:  # the application has not started yet
             self._log_file.reopen(self._report_reopened)
 
     # --- reports -----------------------------------------------------------------------------

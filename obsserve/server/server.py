@@ -412,7 +412,8 @@ class Server:
             return
         handlers: dict[signal.Signals, Callable[[int, FrameType | None], Any]]
         handlers = dict.fromkeys(HANDLED_SIGNALS, self.handle_exit)
-        if self.config.settings.access_log_file is not None and hasattr(signal, "SIGUSR1"):
+        if hasattr(signal, "SIGUSR1"):
+            # Also without a file to reopen: what a rotation sends to all servers must not end this one.
             handlers[signal.SIGUSR1] = self.handle_reopen
             self._former_reopen = signal.getsignal(signal.SIGUSR1)  # a program around us reopens its own
         original = {sig: signal.signal(sig, handler) for sig, handler in handlers.items()}
@@ -433,7 +434,7 @@ class Server:
             self.should_exit = True
 
     def handle_reopen(self, sig: int, frame: FrameType | None) -> None:
-        """Open the access log's file anew, which somebody has renamed."""
+        """Open the access log's file anew, which somebody has renamed; without one, say so."""
         if hasattr(self, "_observation"):  # else it is opened later
             self._observation.reopen_logs()
         if callable(self._former_reopen):

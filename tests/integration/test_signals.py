@@ -204,3 +204,28 @@ def test_interrupted_before_it_serves(grouped, tmp_path, mode):
         wait_for(lambda: not members(server.process.pid), "everybody's end")
     finally:
         server.kill()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
+def test_sigusr1_without_a_log_file_is_harmless_and_says_so(serve, arguments):
+    server = serve("apps:plain", "--port", "0", *arguments)
+    server.process.send_signal(signal.SIGUSR1)
+    (said, *_) = wait_for(lambda: server.events("log.reopen"), "a word about it")
+    assert "no log file" in said["message"]
+    assert httpx.get(server.url).status_code == 200
+    assert server.stop() == 0
+
+
+def test_a_log_file_beside_a_log_config_is_told_to_have_no_effect(serve, tmp_path):
+    config, log = tmp_path / "log.json", tmp_path / "access.log"
+    config.write_text(
+        '{"version": 1, "disable_existing_loggers": false, "handlers": {"e": {"class": "logging.StreamHandler"}}, '
+        '"root": {"handlers": ["e"], "level": "INFO"}}'
+    )
+    server = serve(
+        "apps:plain", "--port", "0", "--log-config", str(config), "--access-log-file", str(log), wait=False
+    )
+    wait_for(lambda: "Leave one of the two out" in server.stderr_path.read_text(), "the warning")
+    assert not log.exists()
+    wait_for(lambda: "Serving on" in server.stderr_path.read_text(), "the start")
+    assert server.stop() == 0
