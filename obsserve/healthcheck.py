@@ -19,7 +19,7 @@ from obsserve.errors import ConfigError, Problem
 UNHEALTHY: Final = 1
 # What one asks when a server listens on all of its addresses.
 LOOPBACKS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
-LONGEST_ANSWER: Final = 64 * 1024
+LONGEST_ANSWER: Final = 4 * 1024 * 1024
 LONGEST_LINE: Final = 200
 
 
@@ -64,10 +64,8 @@ def healthcheck(  # noqa: PLR0917 - click gives them by name
     """Ask a running server on its metrics port how it is; exit with 0 if it is well, else with 1."""
     if url is None:
         url = f"{metrics_address(config_file, metrics_host, metrics_port)}/{probe}"
-    try:
-        status, said = _ask(url, timeout)
-    except (OSError, http.client.HTTPException) as error:
-        status, said = 0, getattr(error, "strerror", None) or str(error) or type(error).__name__
+    status, body = asked(url, timeout)
+    said = _line_of(body) or http.client.responses.get(status, "")
     well = 200 <= status < 400
     shown = f"{status} {said}" if status else said
     click.echo(f"{url}: {shown.strip()}", err=not well)
@@ -102,8 +100,17 @@ def metrics_address(config_file: str | None, host: str | None, port: str | None)
     )
 
 
-def _ask(url: str, timeout: float) -> tuple[int, str]:
-    """Return the status and a line about it; redirections are not followed, proxies not asked."""
+def asked(url: str, timeout: float) -> tuple[int, bytes]:
+    """Return status and body of an answer; without one, 0 and why."""
+    try:
+        return _ask(url, timeout)
+    except (OSError, http.client.HTTPException) as error:
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return 0, said.encode()
+
+
+def _ask(url: str, timeout: float) -> tuple[int, bytes]:
+    """Return the status and the body; redirections are not followed, proxies not asked."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
@@ -121,7 +128,7 @@ def _ask(url: str, timeout: float) -> tuple[int, str]:
         body = answer.read(LONGEST_ANSWER)
     finally:
         connection.close()
-    return answer.status, _line_of(body) or answer.reason
+    return answer.status, body
 
 
 def _line_of(body: bytes) -> str:

@@ -24,10 +24,14 @@ __all__ = ["Server", "main", "run"]
 EPILOG = (
     "Every option can also be given in the environment (OBSSERVE_PORT for --port) and as a key of the file that "
     "--config names or of [tool.obsserve] in ./pyproject.toml (port). Flags go before the environment, the "
-    "environment before the file. `obsserve healthcheck` asks a running server how it is, `obsserve export` writes out dashboards, rules and deployments."
+    "environment before the file. `obsserve healthcheck` asks a running server how it is, `obsserve top` shows what it does, `obsserve export` writes out dashboards, rules and deployments."
 )
 # Other things to do than serving. APP always has a colon, so their names cannot be an application's.
-SUBCOMMANDS = {"healthcheck": "obsserve.healthcheck:healthcheck", "export": "obsserve.export:export"}
+SUBCOMMANDS = {
+    "healthcheck": "obsserve.healthcheck:healthcheck",
+    "top": "obsserve.top:top",
+    "export": "obsserve.export:export",
+}
 
 # Where the context keeps the command line while it is parsed.
 _ARGUMENTS = "obsserve.main.arguments"

@@ -450,6 +450,8 @@ class Settings:
         help="Let PUT /-/loglevel?level=debug on the metrics port change from which level on the server logs.")
     livez_max_stall: float | None = option(None, group=METRICS, check=seconds, metavar="SECONDS", words_for_none=OFF,
         help="/livez fails when the event loop has been blocked for this many seconds.")
+    terminating_status: int = option(503, group=METRICS, check=whole(200, 599), metavar="STATUS",
+        help="What /readyz answers while the server drains, for load balancers that take 503 for a crash.")
     ready_max_stall: float = option(5.0, group=METRICS, check=seconds, metavar="SECONDS",
         help="/readyz fails when the event loop has been blocked for this many seconds.")
     # fmt: on

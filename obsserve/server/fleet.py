@@ -94,7 +94,9 @@ class Fleet(Generic[M]):
         self._cpu: dict[M, float] = {}
         self._cpu_base: dict[str, float] = {}
         self.state = state = FleetState(
-            livez_max_stall=settings.livez_max_stall, ready_max_stall=settings.ready_max_stall
+            livez_max_stall=settings.livez_max_stall,
+            ready_max_stall=settings.ready_max_stall,
+            terminating_status=settings.terminating_status,
         )
         state.fleet = self
         self.listen(sockets)

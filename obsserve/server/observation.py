@@ -272,7 +272,9 @@ class Observation:
         settings = self._settings
         assert settings.metrics_port is not None
         self._admin_state = state = AdminState(
-            livez_max_stall=settings.livez_max_stall, ready_max_stall=settings.ready_max_stall
+            livez_max_stall=settings.livez_max_stall,
+            ready_max_stall=settings.ready_max_stall,
+            terminating_status=settings.terminating_status,
         )
         self._reader = CellsReader.attach(self._cells.fileno())
         loop = asyncio.get_running_loop()

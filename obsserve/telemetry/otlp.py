@@ -137,10 +137,25 @@ def suppress_instrumentation() -> None:
         otel_context.attach(otel_context.set_value(key, True))
 
 
-def silence_exporters(sender: str) -> None:
-    """Keep what exporters log on this thread out of all logs: the sender tells of failures itself."""
+class _Silence(logging.Filter):
+    """Keeps what exporters log on some threads out of all logs: the senders tell of failures themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.threadName not in self.threads
+
+
+_silence: Final = _Silence()
+
+
+def silence_exporters(thread: str) -> None:
+    """Keep what exporters log on the threads of this name out of all logs."""
+    _silence.threads.add(thread)
     for name in _NOISY:
-        logging.getLogger(name).addFilter(lambda _record: threading.current_thread().name != sender)
+        logging.getLogger(name).addFilter(_silence)
 
 
 class GrpcCarrier:

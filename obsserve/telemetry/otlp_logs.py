@@ -14,7 +14,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import Any, Final
 
-from obsserve.telemetry.catalogue import LOG_MESSAGE_EVENT, OTEL_EVENT_KEYS, OTEL_LOG_KEYS
+from obsserve.telemetry.catalogue import LOG_MESSAGE_EVENT, OTEL_EVENT_KEYS, OTEL_EVENTS, OTEL_LOG_KEYS
 from obsserve.telemetry.otlp_encode import any_value, attributes, delimited
 
 # https://opentelemetry.io/docs/specs/otel/logs/data-model/#field-severitynumber
@@ -69,7 +69,7 @@ def encode_log(line: bytes, observed: int) -> bytes:
         parts.append(_fixed32(0x45, int(str(values.get("trace_flags", "")), 16) & 0xFF))
     parts.append(_fixed64(0x59, observed))
     if isinstance(event, str) and event != LOG_MESSAGE_EVENT:
-        parts.append(delimited(b"\x62", event.encode()))
+        parts.append(delimited(b"\x62", OTEL_EVENTS.get(event, event).encode()))
     return b"".join(parts)
 
 

@@ -135,3 +135,23 @@ def test_a_second_interrupt_waits_for_nobody(draining):
         assert server.process.wait(20) == 0
         assert time.monotonic() - began < 15
     assert "Traceback" not in server.stderr_path.read_text()
+
+
+def test_what_readyz_answers_while_draining_can_be_chosen(serve):
+    server = serve(
+        "apps:fastapi",
+        "--port",
+        "0",
+        "--metrics-port",
+        "0",
+        "--shutdown-delay",
+        "3",
+        "--terminating-status",
+        "200",
+    )
+    server.process.send_signal(signal.SIGTERM)
+    answer = wait_for(
+        lambda: (found := httpx.get(f"{server.admin_url}/readyz")).json()["reasons"] and found, "draining"
+    )
+    assert (answer.status_code, answer.json()["reasons"]) == (200, ["draining"])
+    assert server.stop() == 0

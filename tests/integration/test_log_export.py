@@ -91,7 +91,7 @@ def test_access_lines_the_servers_and_the_applications(sink, serve):
         about = by_id[attributes(said[text])["obsserve.request_id"]]
         assert (said[text].trace_id.hex(), said[text].span_id.hex()) == (about["trace_id"], about["span_id"])
         assert attributes(said[text])["app"] == {"number": 7}
-    (raised,) = named(sink, "app.exception")
+    (raised,) = named(sink, "http.server.request.exception")
     assert attributes(raised)["exception.type"] == "ValueError"
     assert raised.trace_id.hex() == by_id[attributes(raised)["obsserve.request_id"]]["trace_id"]
     assert {"server.start", "server.drain", "server.stop"} <= {record.event_name for record in sink.logs}

@@ -169,5 +169,8 @@ OTEL_EVENT_KEYS: Final[dict[str, str]] = {
     "exception_stacktrace": "exception.stacktrace",
 }
 
+# The events of the server's lines that they know by another name.
+OTEL_EVENTS: Final[dict[str, str]] = {"app.exception": "http.server.request.exception"}
+
 # `event` of a line that is a message and no event of the server: a word, so that it can be a label.
 LOG_MESSAGE_EVENT: Final = "log"
