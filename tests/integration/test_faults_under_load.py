@@ -195,7 +195,7 @@ class Pair:
         samples = self._servers["faulty"].metrics()
         return total(samples, "process_resident_memory_bytes"), total(samples, "process_open_fds")
 
-    def compare(self, rounds=14):
+    def compare(self, rounds=10):
         """Return how fast the faulty server is, as a share of the other; nothing of it may grow.
 
         By the median over the rounds of the requests in a second of one to those of the other beside it: what
