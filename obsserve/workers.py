@@ -257,7 +257,7 @@ class _WorkerServer(Server):
         await super().startup(sockets)
         if self.started and self._link is not None:
             self._link.publish(self.server_state)
-            self._link.channel.send("ready")
+            self._link.channel.tell("ready")
 
     def _startup_failed(self) -> None:
         self._worker_process._give_up_unless_first()  # noqa: SLF001 - two halves of one thing
@@ -269,7 +269,7 @@ class _WorkerServer(Server):
             self._link.publish(self.server_state)
         if self.server_state.total_requests >= worker.max_requests:
             if self._link is not None and not self.should_exit:
-                self._link.channel.send("recycle", reason="max_requests")
+                self._link.channel.tell("recycle", reason="max_requests")
             self.should_exit = True
         elif worker.ppid != os.getppid():
             self.should_exit = True
@@ -278,7 +278,7 @@ class _WorkerServer(Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, and let the arbiter know."""
         if self._link is not None:
-            self._link.channel.send("draining")
+            self._link.channel.tell("draining")
         await super().shutdown(sockets)
         if self._link is not None:
             self._link.publish(self.server_state)

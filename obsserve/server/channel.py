@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import threading
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,6 +42,7 @@ class WorkerChannel:
         self._socket = sock
         self._lost = lost
         self._lock = threading.Lock()
+        self._told: deque[bytes] = deque()
         sock.settimeout(None)
 
     def start(self) -> None:
@@ -57,14 +59,37 @@ class WorkerChannel:
             os.close(self._socket.detach())
 
     def send(self, type: str, **fields: Any) -> bool:  # noqa: A002 - the word of the message
-        """Send a message; return whether it went out."""
-        line = json.dumps({"type": type, **fields}).encode() + b"\n"
+        """Send a message, waiting until the other side takes it; return whether it went out."""
         with self._lock:
             try:
-                self._socket.sendall(line, self._flags)
+                self._socket.sendall(_line(type, fields), self._flags)
             except OSError:
                 return False
+        self.send_told()
         return True
+
+    def tell(self, type: str, **fields: Any) -> None:  # noqa: A002
+        """Send a message without ever waiting, for the event loop; one that finds no room goes with the next.
+
+        Another thread may be in the middle of a large message that the main process does not take: while it is
+        stopped, the worker serves on.
+        """
+        self._told.append(_line(type, fields))
+        self.send_told()
+
+    def send_told(self) -> None:
+        """Send what has found no room before, as far as there is some now."""
+        while self._told and self._lock.acquire(blocking=False):
+            try:
+                # One that is small goes out whole, or not at all.
+                self._socket.sendall(self._told[0], getattr(socket, "MSG_DONTWAIT", 0))
+                self._told.popleft()
+            except BlockingIOError:
+                return
+            except OSError:
+                self._told.clear()
+            finally:
+                self._lock.release()
 
     def _read(self) -> None:
         with suppress(OSError, ValueError), self._socket.makefile("rb") as lines:
@@ -74,6 +99,10 @@ class WorkerChannel:
                 if receiver is not None:
                     receiver(message)
         self._lost()
+
+
+def _line(kind: str, fields: dict[str, Any]) -> bytes:
+    return json.dumps({"type": kind, **fields}).encode() + b"\n"
 
 
 class MainChannel:
@@ -106,7 +135,7 @@ class MainChannel:
 
     def send(self, type: str, **fields: Any) -> None:  # noqa: A002 - the word of the message
         """Send a message, without waiting for it to be taken."""
-        line = json.dumps({"type": type, **fields}).encode() + b"\n"
+        line = _line(type, fields)
         if self._writer is None:
             self._waiting.append(line)
         elif not self._writer.is_closing():

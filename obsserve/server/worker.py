@@ -136,17 +136,17 @@ class WorkerServer(Server):
             limit = settings.limit_max_requests
             self._limit = None if limit is None else limit + jitter
             self._link.publish(self.server_state)
-            self.channel.send("ready")
+            self.channel.tell("ready")
 
     async def on_tick(self, counter: int) -> bool:
         self._link.publish(self.server_state)
         if self._limit is not None and not self._asked and self.server_state.total_requests >= self._limit:
             self._asked = True
-            self.channel.send("recycle", reason="max_requests")
+            self.channel.tell("recycle", reason="max_requests")
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.channel.send("draining")
+        self.channel.tell("draining")
         await super().shutdown(sockets)
         self._link.publish(self.server_state)
 

@@ -80,6 +80,7 @@ class WorkerLink:
         slots[self._ended] = state.total_requests - state.active
         slots[self._active] = state.active
         slots[self._open] = len(state.connections)
+        self.channel.send_told()
 
     def _inspected(self, message: dict[str, Any]) -> None:
         found = self._inspection.answer(message)
