@@ -39,6 +39,7 @@ SHOWN_BY = {
     "`--fd N`": ["server/test_listeners.py::test_any_family", "integration/test_server.py::test_a_descriptor_that_is_handed_in"],
     "`--uds PATH`": ["integration/test_service_manager.py::test_a_unix_socket_has_its_permissions_and_leaves_no_file", "integration/test_service_manager.py::test_a_successor_at_the_same_path_keeps_it"],
     "Container health check": ["test_healthcheck.py::test_well", "test_healthcheck.py::test_not_well"],
+    "A look into a running server": ["test_top.py::test_a_real_server", "test_top.py::test_no_escape_sequence_of_a_client_reaches_the_terminal"],
     "Mistakes": ["integration/test_mistakes.py::test_one_line_and_no_traceback", "integration/test_mistakes.py::test_an_application_that_raises_when_imported_shows_its_traceback_once"],
     "Options": ["test_options.py::test_a_flag_before_the_environment_before_the_file_before_the_default", "test_options.py::test_each_value_has_its_origin", "test_main.py::test_check_config"],
     "WebSocket records": ["integration/test_websocket.py::test_the_application_ends_it"],
