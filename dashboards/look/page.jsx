@@ -1,7 +1,8 @@
 // A dashboard of the classic schema, drawn with the components of @grafana/ui and data of a live Prometheus.
 //
 // What Grafana's server and its application shell do is done here in little: variables are replaced, queries sent,
-// frames made, field options applied. The heatmap is not part of @grafana/ui: a plain stand-in draws it.
+// frames made, field options applied. Heatmap, list of lines and view of a trace are not part of @grafana/ui: plain
+// stand-ins draw them.
 import React from "react";
 import { createRoot } from "react-dom/client";
 import "uplot/dist/uPlot.min.css";
@@ -15,18 +16,27 @@ import { BigValue, GlobalStyles, PanelChrome, Table, TimeSeries } from "@grafana
 const { dashboard, prometheus, from, to, interval } = window.look;
 const theme = createTheme({ colors: { mode: "dark" } });
 const COLUMN = 1440 / 24, ROW = 38;
-const ESCAPE = { job: ".+", instance: ".+", route: ".+", method: ".+", ws_route: ".+", service: ".+", worker: ".+" };
+// What is chosen on a page when it is opened: All; of what one types, what stands there.
+const CHOSEN = Object.fromEntries(dashboard.templating.list.map(({ name, type, allValue, query }) =>
+  [name, type === "textbox" ? query : allValue ?? ".+"]));
 const timeRange = { from: dateTime(from * 1000), to: dateTime(to * 1000), raw: { from: "now-1h", to: "now" } };
 
 const filled = (expr, scoped) =>
   expr.replaceAll("$__rate_interval", interval)
-    .replace(/\$(\w+)/g, (whole, name) => scoped[name] ?? ESCAPE[name] ?? ".+");
+    .replaceAll("$__auto", interval)
+    .replace(/\$(\w+)/g, (whole, name) => scoped[name] ?? CHOSEN[name] ?? whole);
 
 async function ask(path, parameters) {
   const reply = await fetch(`${prometheus}/api/v1/${path}?${new URLSearchParams(parameters)}`);
   const body = await reply.json();
   if (body.status !== "success") throw new Error(`${parameters.query}: ${body.error}`);
   return body.data.result;
+}
+
+async function kept(path, parameters) {
+  const body = await (await fetch(`/${path}?${new URLSearchParams(parameters)}`)).json();
+  if (body.error) throw new Error(`${JSON.stringify(parameters)}: ${body.error}`);
+  return body;
 }
 
 const legend = (target, metric) => {
@@ -38,7 +48,9 @@ async function series(panel, scoped) {
   const step = Math.max(1, Math.round((to - from) / 240));
   const all = await Promise.all(panel.targets.map(async (target) => {
     const expr = filled(target.expr, scoped);
-    const found = await ask("query_range", { query: expr, start: from, end: to, step });
+    const found = panel.datasource.type === "loki"
+      ? (await kept("logql", { expr, from, to, step })).matrix
+      : await ask("query_range", { query: expr, start: from, end: to, step });
     return found.map(({ metric, values }) => {
       const at = new Map(values.map(([time, value]) => [time, Number(value)]));
       const times = [], shown = [];
@@ -100,8 +112,12 @@ function Heatmap({ found, width, height }) {
     const rows = found.map((one) => ({ le: Number(one.metric.le.replace("+Inf", "Infinity")), ...one })).sort((a, b) => a.le - b.le);
     const cells = rows.map((row, i) => row.shown.map((value, j) => Math.max(0, (value ?? 0) - (i ? rows[i - 1].shown[j] ?? 0 : 0))));
     const most = Math.max(1e-9, ...cells.flat());
-    const left = 52, bottom = 18, wide = (width - left) / (rows[0]?.shown.length || 1), tall = (height - bottom) / rows.length;
+    const left = 52, bottom = 22, wide = (width - left) / (rows[0]?.shown.length || 1), tall = (height - bottom) / rows.length;
     paint.font = "12px Inter, sans-serif"; paint.fillStyle = theme.colors.text.primary;
+    const times = rows[0]?.times ?? [], apart = Math.ceil(times.length / 4);
+    for (let j = apart; j < times.length; j += apart) {
+      paint.fillText(new Date(times[j]).toISOString().slice(11, 19), left + j * wide - 24, height - 4);
+    }
     cells.forEach((row, i) => {
       paint.fillStyle = theme.colors.text.primary;
       paint.fillText(rows[i].le === Infinity ? "+Inf" : `${rows[i].le}`, 4, height - bottom - (i + 0.3) * tall);
@@ -145,8 +161,56 @@ function tabled(panel, answers) {
   };
 }
 
+const LEVELS = { info: "green", warning: "orange", error: "red", critical: "purple" };
+
+function Lines({ lines, width, height }) {
+  return <div style={{ width, height, overflow: "hidden", fontFamily: "monospace", fontSize: 12, lineHeight: "19px" }}>
+    {lines.slice(0, Math.floor(height / 19)).map(({ time, line, level }, index) =>
+      <div key={index} style={{ whiteSpace: "nowrap", overflow: "hidden", textOverflow: "ellipsis" }}>
+        <span style={{ background: theme.visualization.getColorByName(LEVELS[level] ?? "gray"), padding: "0 2px", marginRight: 6 }} />
+        <span style={{ color: theme.colors.text.secondary }}>{new Date(time * 1000).toISOString().slice(11, 23)} </span>
+        {line}
+      </div>)}
+  </div>;
+}
+
+function Trace({ spans, width }) {
+  const begin = spans[0].start, whole = Math.max(...spans.map(({ start, duration }) => start + duration)) - begin;
+  const name = 260, rest = width - name - 90;
+  return <div style={{ fontSize: 12, lineHeight: "24px" }}>
+    <div style={{ color: theme.colors.text.secondary }}>{spans[0].trace}</div>
+    {spans.map(({ id, depth, start, duration, name: said, error }) =>
+      <div key={id} style={{ display: "flex", alignItems: "center" }}>
+        <span style={{ width: name, paddingLeft: depth * 16, boxSizing: "border-box" }}>{said}</span>
+        <span style={{ width: rest, position: "relative", height: 10 }}>
+          <span style={{ position: "absolute", height: 10, left: (start - begin) / whole * rest, width: Math.max(2, duration / whole * rest),
+            background: theme.visualization.getColorByName(error ? "red" : "blue") }} />
+        </span>
+        <span style={{ paddingLeft: 8 }}>{duration.toFixed(2)} ms</span>
+      </div>)}
+  </div>;
+}
+
+// The columns of Grafana's Tempo source for a search whose tableType is traces.
+function traces(panel, found) {
+  const column = (name, type, values, config = {}) =>
+    displayed({ name, type, values, config: { ...config, custom: panel.fieldConfig.defaults.custom ?? {} }, state: { displayName: name } });
+  return {
+    length: found.length,
+    fields: [
+      column("Trace ID", FieldType.string, found.map((one) => one.trace)),
+      column("Start time", FieldType.time, found.map((one) => one.start)),
+      column("Service", FieldType.string, found.map((one) => one.service)),
+      column("Name", FieldType.string, found.map((one) => one.name)),
+      column("Duration", FieldType.number, found.map((one) => one.duration), { unit: "ms" }),
+    ],
+  };
+}
+
 function body(panel, data, width, height) {
   if (data.empty) return <div className="empty" style={{ padding: 20 }}>No data</div>;
+  if (panel.type === "logs") return <Lines lines={data.lines} width={width} height={height} />;
+  if (panel.type === "traces") return <Trace spans={data.spans} width={width} />;
   if (panel.type === "heatmap") return <Heatmap found={data.found} width={width} height={height} />;
   if (panel.type === "table") return <Table data={data.frame} width={width} height={height} />;
   if (panel.type === "stat") {
@@ -178,8 +242,19 @@ function Framed({ panel, data }) {
 
 async function load(panel) {
   if (panel.type === "row") return {};
-  if (panel.datasource.type !== "prometheus") return { empty: true };
   const scoped = panel.scoped ?? {};
+  if (panel.type === "logs") {
+    const { lines } = await kept("logql", { expr: filled(panel.targets[0].expr, scoped), from, to, step: 1 });
+    return { lines, empty: !lines.length };
+  }
+  if (panel.type === "traces") {  // as if the id of the trace with the most spans were typed
+    const { spans } = await kept("trace", { id: filled(panel.targets[0].query, scoped) });
+    return { spans, empty: !spans.length };
+  }
+  if (panel.datasource.type === "tempo") {
+    const { traces: found } = await kept("traceql", { query: filled(panel.targets[0].query, scoped) });
+    return { frame: traces(panel, found), empty: !found.length };
+  }
   if (panel.type === "table") {
     const answers = await Promise.all(panel.targets.map((one) => ask("query", { query: filled(one.expr, scoped), time: to })));
     return { frame: tabled(panel, answers), empty: !answers.flat().length };
@@ -189,19 +264,20 @@ async function load(panel) {
   return { found, frames: frames(panel, found) };
 }
 
-// A repeated panel stands once for each worker, beside each other.
+// A repeated panel stands once for each worker, beside each other, over the whole width as Grafana gives it to them.
 function repeated(panels) {
   return panels.flatMap((panel) => {
     if (!panel.repeat) return [panel];
     return ["0", "1"].map((value, index) => ({
       ...panel, title: panel.title.replace(`$${panel.repeat}`, value), scoped: { [panel.repeat]: value },
-      gridPos: { ...panel.gridPos, x: panel.gridPos.x + (index ? 12 : 0) },
+      gridPos: { ...panel.gridPos, x: index * 12, w: 12 },
     }));
   });
 }
 
 async function main() {
   await initPluginTranslations("obsserve");
+  await Promise.all([400, 500].map((weight) => document.fonts.load(`${weight} 12px Inter`)));
   const panels = repeated(dashboard.panels.flatMap((panel) => [panel, ...(panel.panels ?? [])]));
   const data = await Promise.all(panels.map(load));
   const bottom = Math.max(...panels.map(({ gridPos }) => gridPos.y + gridPos.h));

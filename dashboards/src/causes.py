@@ -334,7 +334,8 @@ def _telemetry() -> list[Alert]:
             "telemetry",
             "The same machine could serve more requests.",
             (f"sum by (signal) (rate({spent}[5m]))", f"sum by (instance) (rate({used}[5m]))"),
-            "tracing: a smaller --trace-sample-ratio; access_log: fewer lines; metrics: fewer routes.",
+            "tracing: a smaller --trace-sample-ratio; access_log: fewer of --log-request-header and --log-response-header, or "
+            "--log-sample-ratio; metrics: fewer routes.",
             {f'{spent}{{signal="tracing"}}': "0+12x60", f'{used}{{worker="0"}}': "0+30x60"},
             {f'{spent}{{signal="tracing"}}': "0+1x60", f'{used}{{worker="0"}}': "0+30x60"},
             "50m",
@@ -348,11 +349,17 @@ def _telemetry() -> list[Alert]:
             "{{ $value | humanizeDuration }} old",
             "telemetry",
             "What the application counts itself stands still; the server's own metrics do not.",
-            (age, "time() - (obsserve_worker_last_heartbeat_timestamp_seconds > 0)"),
-            "The worker does not come to answer: its loop is blocked, see loop.stall.",
+            (
+                age,
+                "time() - (obsserve_worker_last_heartbeat_timestamp_seconds > 0)",
+                "obsserve_worker_pid",
+            ),
+            "Heartbeat old, state T or D in ps: the process is stopped or waits for a disk. Heartbeat fresh: a collector that the "
+            "application gave to prometheus_client's registry does not return (a blocked event loop is no cause: a thread of its "
+            "own answers); `py-spy dump --pid WORKER` shows where the thread obsserve-app-metrics stands.",
             {f'{age}{{worker="0"}}': "60x40"},
             {f'{age}{{worker="0"}}': "1x40"},
-            commands=(event("loop.stall"),),
+            commands=('ps -o pid,stat,etime,args --ppid "$PID"',),
         ),
         Alert(
             "SpanQueueNearFull",

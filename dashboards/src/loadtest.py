@@ -18,6 +18,7 @@ from .panels import (
     colored,
     lines,
     never,
+    outlined,
     quantiles,
     rising,
 )
@@ -97,7 +98,7 @@ def build() -> Json:
                     rising(0.75, 0.9),
                     Query(
                         f"sum by (instance, worker) ({rate('process_cpu_seconds_total')})",
-                        "{{instance}} {{worker}}",
+                        "{{worker}} @ {{instance}}",
                     ),
                     links=WORKER_LINKS,
                     width=6,
@@ -133,7 +134,7 @@ def build() -> Json:
                     rising(0.1, CONFIG.lag_bound),
                     Query(
                         f"max by (instance, worker) ({series('obsserve_event_loop_lag_max_seconds')})",
-                        "{{instance}} {{worker}}",
+                        "{{worker}} @ {{instance}}",
                     ),
                     links=WORKER_LINKS,
                     width=6,
@@ -151,6 +152,7 @@ def build() -> Json:
                     Query(now("http_server_active_requests"), "active"),
                     Query(now("obsserve_limit", only=CONCURRENCY), "limit"),
                     links=WORKER_LINKS,
+                    overrides=(outlined("^limit"),),
                     width=6,
                 ),
                 lines(
@@ -193,7 +195,7 @@ def build() -> Json:
                     ),
                     "bytes",
                     NEUTRAL,
-                    Query(series("process_resident_memory_bytes"), "{{instance}} {{worker}}"),
+                    Query(series("process_resident_memory_bytes"), "{{worker}} @ {{instance}}"),
                     links=WORKER_LINKS,
                     width=6,
                 ),

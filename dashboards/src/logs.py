@@ -38,6 +38,18 @@ _OUTCOMES: Final = (
 )
 
 
+# What one looks for first: the lines as they are begin with 150 characters of times and names. A click on a line shows all
+# of its fields; the data source's link to the trace reads the id behind trace_id=.
+_REQUEST: Final = (
+    ' | line_format "{{.http_response_status_code}} {{.http_request_method}} {{.url_path}} {{.outcome}}'
+    " {{.termination_detail}} ttfb={{.ttfb_seconds}} duration={{.duration_seconds}} queue={{.queue_seconds}}"
+    ' lag={{.loop_lag_max_seconds}} request_id={{.request_id}} trace_id={{.trace_id}}"'
+)
+_MESSAGE: Final = (
+    ' | line_format "{{.event}}: {{.message}} request_id={{.request_id}} trace_id={{.trace_id}}"'
+)
+
+
 def _stream(title: str, doc: Doc, expr: str, *, width: int = 24, height: int = 10) -> Panel:
     return Panel(
         title=title,
@@ -134,17 +146,20 @@ def build() -> Json:
                         "level=error.",
                         "Open a line, click trace_id.",
                     ),
-                    _ACCESS + one,
+                    _ACCESS + one + _REQUEST,
                 ),
                 _stream(
                     "Errors and warnings",
                     Doc(
-                        "What the server and the application logged as warning or worse, tracebacks among it.",
-                        "event is the stable name of what happened.",
+                        "What the server and the application logged as warning or worse; access lines are above.",
+                        "event is the stable name of what happened; a click on a line shows its traceback.",
                         "Anything unknown.",
                         "Search the runbooks for the event.",
                     ),
-                    _STREAM + " | json | level=~`warning|error|critical`" + one,
+                    _STREAM
+                    + " | json | level=~`warning|error|critical` | logger!=`obsserve.access`"
+                    + one
+                    + _MESSAGE,
                     width=12,
                 ),
                 _stream(
@@ -155,7 +170,7 @@ def build() -> Json:
                         "A loop lag as long as the request: another request blocked the loop.",
                         "Workers and runtime.",
                     ),
-                    _ACCESS + " | ttfb_seconds > 1" + one,
+                    _ACCESS + " | ttfb_seconds > 1" + one + _REQUEST,
                     width=12,
                 ),
             ),
@@ -177,7 +192,7 @@ def build() -> Json:
                     queries=(Query("{ kind = server && (status = error || duration > 500ms) }"),),
                     links=_LINKS,
                     datasource=TEMPO,
-                    width=12,
+                    width=14,
                     height=10,
                     options={"showHeader": True, "cellHeight": "sm"},
                 ),
@@ -195,7 +210,7 @@ def build() -> Json:
                     queries=(Query("$trace_id"),),
                     links=_LINKS,
                     datasource=TEMPO,
-                    width=12,
+                    width=10,
                     height=10,
                 ),
             ),

@@ -251,6 +251,7 @@ def _red() -> Row:
                 "percentunit",
                 rising(_BUDGET, 0.01),
                 Query(error_ratio("job"), "{{job}}"),
+                shade=RED,
                 links=ERROR_LINKS,
             ),
             lines(
@@ -391,7 +392,7 @@ def _causes() -> Row:
                 rising(0.1, CONFIG.lag_bound),
                 Query(
                     f"max by (instance, worker) ({series('obsserve_event_loop_lag_max_seconds')})",
-                    "{{instance}} {{worker}}",
+                    "{{worker}} @ {{instance}}",
                 ),
                 links=WORKER_LINKS,
             ),

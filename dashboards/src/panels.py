@@ -249,10 +249,10 @@ def counted(pattern: str) -> Json:
     return {"matcher": {"id": "byRegexp", "options": f"/{pattern}/"}, "properties": [unit, axis]}
 
 
-def outlined(pattern: str) -> Json:
-    """Return an override: series whose name matches are a dashed red line, as limits are."""
+def outlined(pattern: str, color: str = RED) -> Json:
+    """Return an override: series whose name matches are a dashed line, as limits are."""
     parts = (
-        ("color", {"mode": "fixed", "fixedColor": RED}),
+        ("color", {"mode": "fixed", "fixedColor": color}),
         ("custom.fillOpacity", 0),
         ("custom.lineStyle", {"fill": "dash", "dash": [8, 6]}),
     )
@@ -275,6 +275,9 @@ _LEGEND: Final = {
     "displayMode": "table",
     "placement": "bottom",
     "calcs": ["lastNotNull", "max"],
+    # What was highest comes first: three rows are in view, and most reasons of a metric are at zero.
+    "sortBy": "Max",
+    "sortDesc": True,
 }
 
 

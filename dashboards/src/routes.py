@@ -22,7 +22,7 @@ from .panels import (
     quantiles,
     rising,
 )
-from .promql import DURATION, REQUESTS, TTFB, error_ratio, total
+from .promql import DURATION, REQUESTS, TTFB, error_ratio, named_route, quantile, total
 
 if TYPE_CHECKING:
     from .panels import Json
@@ -46,9 +46,17 @@ def _red() -> Row:
                 "reqps",
                 NEUTRAL,
                 Query(
-                    total(
-                        REQUESTS, "http_response_status_code", "http_request_method", "http_route", only=ROUTE
-                    ),
+                    "label_replace("
+                    + named_route(
+                        total(
+                            REQUESTS,
+                            "http_response_status_code",
+                            "http_request_method",
+                            "http_route",
+                            only=ROUTE,
+                        )
+                    )
+                    + ', "http_response_status_code", "none", "http_response_status_code", "")',
                     "{{http_response_status_code}} {{http_request_method}} {{http_route}}",
                 ),
                 links=ROUTE_LINKS,
@@ -74,7 +82,7 @@ def _red() -> Row:
                 ),
                 "percentunit",
                 rising(1 - CONFIG.availability, 0.01),
-                Query(error_ratio("http_route", only=ROUTE), "{{http_route}}"),
+                Query(named_route(error_ratio("http_route", only=ROUTE)), "{{http_route}}"),
                 links=ERROR_LINKS,
             ),
             lines(
@@ -88,7 +96,7 @@ def _red() -> Row:
                 "s",
                 rising(_BOUND, _BOUND * 4),
                 Query(
-                    f"histogram_quantile(0.95, {total(f'{TTFB}_bucket', 'le', 'http_route', only=ROUTE)})",
+                    named_route(quantile(0.95, TTFB, "http_route", only=ROUTE)),
                     "{{http_route}}",
                     exemplar=True,
                 ),
@@ -238,6 +246,8 @@ def _examples() -> Row:
     slow = (
         '{service_name=~".+"} | json | event=`http.request` | http_route=~"$route" | ttfb_seconds > '
         + str(_BOUND)
+        + ' | line_format "{{.http_response_status_code}} {{.http_request_method}} {{.url_path}} ttfb={{.ttfb_seconds}}'
+        ' queue={{.queue_seconds}} app={{.app_seconds}} lag={{.loop_lag_max_seconds}} trace_id={{.trace_id}}"'
     )
     return Row(
         "Requests to look at",
@@ -254,7 +264,7 @@ def _examples() -> Row:
                 unit="none",
                 steps=PLAIN,
                 queries=(Query(slow),),
-                width=12,
+                width=24,
                 links=ROUTE_LINKS,
                 datasource=("loki", "${loki}"),
                 options={
@@ -280,7 +290,7 @@ def _examples() -> Row:
                 unit="none",
                 steps=PLAIN,
                 queries=(Query('{ kind = server && span.http.route =~ "$route" }'),),
-                width=12,
+                width=24,
                 links=ROUTE_LINKS,
                 datasource=("tempo", "${tempo}"),
                 options={"showHeader": True, "cellHeight": "sm"},

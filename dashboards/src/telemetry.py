@@ -159,7 +159,7 @@ def _logs() -> Row:
                 rising(0.5, CONFIG.near_limit),
                 Query(
                     f"{series('obsserve_log_queue_records')} / {series('obsserve_log_queue_capacity_records')}",
-                    "{{instance}} {{worker}}",
+                    "{{worker}} @ {{instance}}",
                 ),
                 links=_LINKS,
                 width=6,
@@ -230,7 +230,7 @@ def _spans() -> Row:
                     total(
                         "otel_sdk_span_started_total", "otel_span_parent_origin", "otel_span_sampling_result"
                     ),
-                    "parent {{otel_span_parent_origin}}, {{otel_span_sampling_result}}",
+                    "{{otel_span_sampling_result}}, parent {{otel_span_parent_origin}}",
                 ),
                 links=_LINKS,
                 width=6,
@@ -264,11 +264,11 @@ def _spans() -> Row:
                     f"Above {CONFIG.near_limit:.0%}: spans will be dropped.",
                     "Runbook of ObsserveSpanQueueNearFull.",
                 ),
-                "short",
-                NEUTRAL,
+                "percentunit",
+                rising(0.5, CONFIG.near_limit),
                 Query(
                     f"{now('otel_sdk_processor_span_queue_size')} / {now('otel_sdk_processor_span_queue_capacity')}",
-                    "queue, share",
+                    "queue",
                 ),
                 Query(now("otel_sdk_span_live"), "open spans"),
                 Query(now("otel_sdk_exporter_span_inflight"), "in export"),
@@ -304,7 +304,6 @@ def _spans() -> Row:
                 Query(total("obsserve_trace_context_invalid_total", "reason"), "malformed: {{reason}}"),
                 Query(total("obsserve_trace_context_untrusted_total"), "flag not believed"),
                 links=_LINKS,
-                width=6,
             ),
             lines(
                 "Price by signal",
@@ -319,7 +318,6 @@ def _spans() -> Row:
                 Query(total("obsserve_telemetry_self_seconds_total", "signal"), "{{signal}}"),
                 links=_LINKS,
                 stacked=True,
-                width=6,
             ),
             lines(
                 "Price of a request",
@@ -337,7 +335,6 @@ def _spans() -> Row:
                     "{{signal}}",
                 ),
                 links=_LINKS,
-                width=6,
             ),
         ),
     )

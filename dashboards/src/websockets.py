@@ -93,7 +93,7 @@ def _ends() -> Row:
                     "1011 (the application failed), 1009 (too large), 1006 in bursts.",
                     "Runbook of ObsserveWebsocketAbnormalCloses.",
                 ),
-                "short",
+                "cps",
                 NEUTRAL,
                 Query(
                     total("obsserve_websocket_closes_total", "code", "initiator"), "{{code}} {{initiator}}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .config import AMBER, CONFIG, RED
+from .config import AMBER, CONFIG, GREEN, GREY, RED
 from .page import Row, page, query_variable
 from .panels import (
     NEUTRAL,
@@ -18,6 +18,7 @@ from .panels import (
     lines,
     logs_link,
     never,
+    outlined,
     page_link,
     quantiles,
     rising,
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 WORKER = 'worker=~"$worker"'
 _LINKS = (page_link("telemetry", "Telemetry health"), page_link("overview", "Overview"), logs_link())
 _STARTUP = 'phase="startup"'
-_EACH = "{{instance}} {{worker}}"
+# The worker first: a long name of an instance is cut at its end.
+_EACH = "{{worker}} @ {{instance}}"
 
 
 def _state() -> Row:
@@ -39,6 +41,23 @@ def _state() -> Row:
     return Row(
         "State",
         (
+            stat(
+                "Answering",
+                Doc(
+                    "Share of serving processes whose last heartbeat is not older than 10 seconds.",
+                    "100 % is all of them.",
+                    "Anything less.",
+                    "Runbook of ObsserveWorkerUnresponsive.",
+                ),
+                "percentunit",
+                falling(0.5, 1),
+                Query(
+                    f"avg(time() - ({series('obsserve_worker_last_heartbeat_timestamp_seconds')} > 0) < bool 10)",
+                    "answering",
+                ),
+                links=_LINKS,
+                height=8,
+            ),
             lines(
                 "Workers by state",
                 Doc(
@@ -52,7 +71,12 @@ def _state() -> Row:
                 Query(now("obsserve_workers", "state"), "{{state}}"),
                 Query(now("obsserve_workers_desired"), "wanted"),
                 links=_LINKS,
-                overrides=(colored("unresponsive", RED), colored("starting|draining", AMBER)),
+                overrides=(
+                    colored("ready", GREEN),
+                    colored("unresponsive", RED),
+                    colored("starting|draining", AMBER),
+                    outlined("wanted", GREY),
+                ),
                 width=6,
             ),
             lines(
@@ -67,7 +91,7 @@ def _state() -> Row:
                 never(0.5),
                 Query(increase(restarts, "reason"), "{{reason}}"),
                 links=_LINKS,
-                width=6,
+                width=5,
             ),
             lines(
                 "Age of the last heartbeat",
@@ -85,7 +109,7 @@ def _state() -> Row:
                     _EACH,
                 ),
                 links=_LINKS,
-                width=6,
+                width=5,
             ),
             lines(
                 "Age of the workers",
@@ -97,10 +121,9 @@ def _state() -> Row:
                 ),
                 "s",
                 NEUTRAL,
-                # Whole seconds: uPlot stretches the axis for fractions of 15 digits.
-                Query(f"floor(time() - {series('process_start_time_seconds', WORKER)})", _EACH),
+                Query(f"time() - {series('process_start_time_seconds', WORKER)}", _EACH),
                 links=_LINKS,
-                width=6,
+                width=5,
             ),
         ),
     )
@@ -359,7 +382,7 @@ def _process() -> Row:
                 width=6,
             ),
             stat(
-                "Start-up of the application",
+                "Start-up time",
                 Doc(
                     "How long the application's lifespan start-up took, the slowest worker.",
                     "It is the time for which a replacement is not there yet.",
@@ -389,7 +412,7 @@ def _process() -> Row:
                 height=8,
             ),
             stat(
-                "Mean garbage collection",
+                "Mean GC pause",
                 Doc(
                     "Mean pause of a collection.",
                     "Below a millisecond is normal.",
@@ -450,25 +473,7 @@ def _small() -> Row:
                 links=WORKER_LINKS,
                 repeat="worker",
                 width=6,
-                height=6,
-            ),
-            stat(
-                "Workers that answer",
-                Doc(
-                    "Share of serving processes whose last heartbeat is not older than 10 seconds.",
-                    "100 % is all of them.",
-                    "Anything less.",
-                    "Runbook of ObsserveWorkerUnresponsive.",
-                ),
-                "percentunit",
-                falling(0.5, 1),
-                Query(
-                    f"avg(time() - ({series('obsserve_worker_last_heartbeat_timestamp_seconds')} > 0) < bool 10)",
-                    "answering",
-                ),
-                links=WORKER_LINKS,
-                width=6,
-                height=6,
+                height=8,
             ),
         ),
     )

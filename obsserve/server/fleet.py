@@ -220,15 +220,23 @@ class Fleet(Generic[M]):
 
     def _processes(self) -> Iterator[Sample]:
         cpu = dict(self._cpu_base)
+        began: dict[str, float] = {}
         for worker in tuple(self.workers):
             slot = str(worker.slot)
             for name, labels, value in runtime.ProcessFigures(slot, worker.pid)():
                 if name == catalogue.PROCESS_CPU.name:
                     # The last that was seen is what stays when the process is gone: nothing goes backwards.
                     self._cpu[worker] = value
-                elif worker.state != "draining":
+                elif worker.state == "draining":
+                    continue
+                elif name == catalogue.PROCESS_START.name:
+                    # While a successor starts its slot has two processes: memory and files add up, times do not.
+                    began[slot] = max(value, began.get(slot, 0.0))
+                else:
                     yield name, labels, value
             cpu[slot] = cpu.get(slot, 0.0) + self._cpu.get(worker, 0.0)
+        for slot, time_of_start in began.items():
+            yield catalogue.PROCESS_START.name, (slot,), time_of_start
         for slot, seconds in cpu.items():
             yield catalogue.PROCESS_CPU.name, (slot,), seconds
 

@@ -51,7 +51,7 @@ def scene(folder, seconds=0):
         ):
             run(good, found, seconds)
         assert not crowd.wrong + few.wrong, crowd.wrong + few.wrong
-        found.servers = good, bad
+        found.servers, found.sink = (good, bad), sink
         found.stand_still(began)
         yield found
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
+import threading
 from contextlib import contextmanager
 
 import httpx
@@ -25,9 +28,9 @@ def drill(tmp_path):
     """Start a server with these options, and Prometheus with hurried rules; nothing fires yet."""
 
     @contextmanager
-    def started(*options, **more):
+    def started(*options, application="obsserve.demo:app", **more):
         (tmp_path / "server").mkdir()
-        fixed = ("obsserve.demo:app", "--port", "0", "--metrics-port", "0", *options)
+        fixed = (application, "--port", "0", "--metrics-port", "0", *options)
         server = ServerProcess(tmp_path / "server", *fixed, **more)
         try:
             server.started()
@@ -123,3 +126,82 @@ def test_there_is_more_than_the_limit_allows(drill):
         shown = look("ObsserveRejectingRequests", prometheus, server)
         assert 'reason="concurrency_limit"' in shown
         assert "null concurrency_limit" in shown  # the access lines: no route was reached
+
+
+def test_telemetry_is_expensive(drill):
+    names = [f"x-captured-{number}" for number in range(20)]
+    captured = [word for name in names for word in ("--log-request-header", name)]
+    head = "".join(f"{name}: {'v' * 200}\r\n" for name in names)
+    request = f"GET /fast HTTP/1.1\r\nHost: a\r\n{head}\r\n".encode()
+    with drill(*captured) as (server, prometheus):
+        stop = threading.Event()
+
+        def load():
+            with socket.create_connection(server.url.removeprefix("http://").split(":")) as sock:
+                while not stop.is_set():
+                    sock.sendall(request * 16)
+                    sock.recv(65536)
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        try:
+            prometheus.wait_for_alert("ObsserveTelemetryExpensive", 120)
+            shown = look("ObsserveTelemetryExpensive", prometheus, server)
+        finally:
+            stop.set()
+            thread.join(30)
+        share = {
+            signal_name: float(value)
+            for signal_name, value in re.findall(r'{signal="(\w+)"} => ([\d.e-]+)', shown)
+        }
+        assert max(share, key=share.get) == "access_log", shown
+        assert '{instance="' in shown
+
+
+COLLECTOR = """
+import time
+from prometheus_client import REGISTRY, Gauge
+from obsserve.demo import app
+
+began = time.monotonic()
+Gauge("shop_stock", "Things on the shelf.", multiprocess_mode="livesum").set(5)
+
+
+class Slow:
+    def describe(self):
+        return []
+
+    def collect(self):
+        if time.monotonic() - began > 10:
+            time.sleep(600)
+        return []
+
+
+REGISTRY.register(Slow())
+"""
+
+
+@pytest.mark.parametrize("cause", ["a collector that does not return", "a process that is stopped"])
+def test_a_snapshot_is_stale(drill, tmp_path, cause):
+    (tmp_path / "shop.py").write_text(COLLECTOR if "collector" in cause else COLLECTOR.replace("600", "0"))
+    options = ("--workers", "2", "--app-dir", str(tmp_path), "--timeout-worker-healthcheck", "off")
+    with drill(*options, application="shop:app") as (server, prometheus):
+        workers = {labels["worker"]: int(pid) for labels, pid in server.metrics()["obsserve_worker_pid"]}
+        stopped = None
+        if "stopped" in cause:
+            stopped = workers["1"]
+            os.kill(stopped, signal.SIGSTOP)
+        try:
+            prometheus.wait_for_alert("ObsserveSnapshotStale", 120)
+            shown = look("ObsserveSnapshotStale", prometheus, server)
+        finally:
+            if stopped is not None:
+                os.kill(stopped, signal.SIGCONT)
+        states = {int(pid): state for pid, state in re.findall(r"^ *(\d+) +([A-Z])\S* ", shown, re.MULTILINE)}
+        beats = re.findall(r'^{[^}]*worker="(\d)"} => ([\d.e+-]+) @', shown, re.MULTILINE)
+        beats = {worker: float(age) for worker, age in beats}
+        if stopped is None:
+            assert beats and max(beats.values()) < 10 and "T" not in states.values(), shown
+        else:
+            assert states[stopped] == "T" and states[workers["0"]] != "T", shown
+            assert beats["1"] > 20 and beats["0"] < 10, shown

@@ -23,6 +23,8 @@ ATTRIBUTES = {attribute.name for attribute in (*SPAN_ATTRIBUTES, *SESSION_ATTRIB
 RESOURCE = set(target_resource("shop", "one", "1"))
 # What Loki has as the labels of a stream: resource attributes, as its defaults for OTLP spell them.
 STREAM = {"service_name"}
+# What the lines have that are no access lines.
+EVERY_LINE = {"message"}
 INTRINSIC = {"kind", "status", "duration", "name"}
 OUTCOMES = set(get_args(Outcome))
 VALUES = {
@@ -59,6 +61,7 @@ def test_an_expression_names_what_lines_and_spans_have(one):
         inside, behind = fields_of(one.filled)
         assert inside and inside <= STREAM
         assert behind <= FIELDS
+        assert set(re.findall(r"{{\s*\.(\w+)", one.text)) <= FIELDS | EVERY_LINE
         return
     text = re.sub(r"\"[^\"]*\"", '""', one.filled)
     assert set(re.findall(r"\bspan\.([\w.]+)", text)) <= ATTRIBUTES

@@ -273,6 +273,9 @@ class TestGrafana:
         (field,) = loki["jsonData"]["derivedFields"]
         line = '{"event":"http.request","trace_id":"0af7651916cd43dd8448eb211c80319c","span_id":"b7ad6b7169203331"}'
         assert re.search(field["matcherRegex"], line).group(1) == "0af7651916cd43dd8448eb211c80319c"
+        # Also as the pages show it.
+        line = "200 GET / ok ttfb=0.1 trace_id=0af7651916cd43dd8448eb211c80319c"
+        assert re.search(field["matcherRegex"], line).group(1) == "0af7651916cd43dd8448eb211c80319c"
 
     def test_the_queries_of_a_trace_name_our_metrics(self):
         from promql_parser import parse

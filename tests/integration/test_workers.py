@@ -178,3 +178,22 @@ def test_workers_do_not_outlive_the_main_process(serve):
     server.process.kill()
     server.process.wait(20)
     wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in children), "the workers' end")
+
+
+def test_while_a_slot_has_two_processes_it_has_begun_once(serve):
+    """A successor starts beside the one that it replaces; times of start do not add up."""
+    server = serve("obsserve.demo:app", "--metrics-port", "0", "--workers", "2")
+    before = {labels["worker"]: began for labels, began in server.metrics()["process_start_time_seconds"]}
+    server.process.send_signal(signal.SIGHUP)
+    beside = []
+
+    def replaced():
+        metrics = server.metrics()
+        began = {labels["worker"]: value for labels, value in metrics["process_start_time_seconds"]}
+        assert began.get("0", 0) < time.time() + 60, began
+        beside.append(total(metrics, "obsserve_workers", state="starting") > 0)
+        return total(metrics, "obsserve_worker_restarts_total", reason="reload") == 2 and began
+
+    after = wait_for(replaced, "a successor", 30)
+    assert any(beside)
+    assert after["0"] > before["0"] and after["main"] == before["main"]
