@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.dashboards.scene import scene
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "dashboards/look"
+SOURCE = Path(__file__).with_name("look")
 SECONDS = 60  # of traffic before the worker is killed
 PROGRAMS = ("page.jsx", "shoot.mjs", "sources.mjs", "grammar.mjs", "loki.mjs", "tempo.mjs")
 

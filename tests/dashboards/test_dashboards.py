@@ -128,7 +128,7 @@ def test_a_page_has_its_place_among_the_others(name):
         cells |= mine
 
 
-# Made of the types of npm's @grafana/schema 13.2.2 by dashboards/look/schema.mjs.
+# Made of the types of npm's @grafana/schema 13.2.2 by tests/dashboards/look/schema.mjs.
 SCHEMA = Path(__file__).with_name("grafana-dashboard.schema.json")
 # Open to data sources in Grafana, and closed in those types: what an annotation asks, the text of a variable's query.
 OPEN = {

@@ -17,7 +17,7 @@ from obsserve.telemetry.runtime import target_resource
 from tests.dashboards.languages import ROOT, expressions
 
 ALL = expressions()
-LOOK = ROOT / "dashboards/look"
+LOOK = ROOT / "tests/dashboards/look"
 FIELDS = {field.name for field in LOG_FIELDS}
 ATTRIBUTES = {attribute.name for attribute in (*SPAN_ATTRIBUTES, *SESSION_ATTRIBUTES)}
 RESOURCE = set(target_resource("shop", "one", "1"))

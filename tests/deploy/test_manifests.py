@@ -6,10 +6,13 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -227,13 +230,107 @@ class TestCompose:
     def test_the_stop_is_given_its_time(self):
         assert load("compose.yaml")["services"]["app"]["stop_grace_period"] == "30s"
 
+    @staticmethod
+    def listening():
+        """The ports of each service, from its own configuration where that names them."""
+        collector = load("otel-collector/config.yaml")
+        receivers = collector["receivers"]
+        (reader,) = collector["service"]["telemetry"]["metrics"]["readers"]
+        metrics = reader["pull"]["exporter"]["prometheus"]
+        tempo = load("tempo/tempo.yaml")
+        endpoints = [
+            *(protocol["endpoint"] for protocol in receivers["otlp"]["protocols"].values()),
+            receivers["fluentforward"]["endpoint"],
+            collector["extensions"]["health_check"]["endpoint"],
+            f"{metrics['host']}:{metrics['port']}",
+        ]
+        # Localhost would be the container's own.
+        assert {endpoint.rpartition(":")[0] for endpoint in endpoints} == {"0.0.0.0"}
+        spans = tempo["distributor"]["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"]
+        image = dict(re.findall(r"OBSSERVE_(\w*PORT)=(\d+)", (DEPLOY / "Dockerfile").read_text()))
+        return {
+            "app": {int(port) for port in image.values()},
+            "collector": {int(endpoint.rpartition(":")[2]) for endpoint in endpoints},
+            "tempo": {tempo["server"]["http_listen_port"], int(spans.rpartition(":")[2])},
+            "loki": {load("loki/loki.yaml")["server"]["http_listen_port"]},
+            # Their defaults; the first two are started below.
+            "prometheus": {9090}, "alertmanager": {9093}, "grafana": {3000}, "locust": {8089},
+        }  # fmt: skip
+
+    def test_what_is_published_or_asked_for_health_is_listened_on(self):
+        listening = self.listening()
+        for name, service in load("compose.yaml")["services"].items():
+            for published in service.get("ports", ()):
+                assert int(published.rpartition(":")[2]) in listening[name], published
+            command = " ".join(service.get("healthcheck", {}).get("test", ()))
+            for port in re.findall(r"127\.0\.0\.1:(\d+)", command):
+                assert int(port) in listening[name], command
+
+    @pytest.mark.parametrize(
+        ("service", "name", "package"),
+        [
+            ("prometheus", "prometheus", "prometheus"),
+            ("alertmanager", "prometheus-alertmanager", "prometheus-alertmanager"),
+        ],
+    )
+    def test_the_real_program_takes_the_command_and_answers_the_health_check(
+        self, tmp_path, service, name, package
+    ):
+        path = program(name, f"apt-get install {package}")
+        described = load("compose.yaml")["services"][service]
+        # Its mounts, at places of this test's.
+        places = {}
+        for number, mounted in enumerate(described["volumes"]):
+            source, target, *_ = mounted.split(":")
+            place = tmp_path / str(number)
+            if not source.startswith("."):
+                place.mkdir()
+            elif (DEPLOY / source).is_dir():
+                shutil.copytree(DEPLOY / source, place)
+            else:
+                shutil.copy(DEPLOY / source, place)
+            places[target] = str(place)
+        if service == "prometheus":  # rules/*.yml beside the configuration
+            folder = tmp_path / "etc"
+            folder.mkdir()
+            shutil.copy(places["/etc/prometheus/prometheus.yml"], folder / "prometheus.yml")
+            shutil.copytree(places["/etc/prometheus/rules"], folder / "rules")
+            places = {"/etc/prometheus": str(folder), "/prometheus": places["/prometheus"]}
+
+        def here(word):
+            for target, place in sorted(places.items(), key=lambda pair: -len(pair[0])):
+                word = word.replace(f"={target}", f"={place}")
+            return word
+
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [path, *map(here, described["command"]), f"--web.listen-address=127.0.0.1:{port}"]
+        command += ["--cluster.listen-address="] if service == "alertmanager" else []
+        asked = re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{port}", described["healthcheck"]["test"][-1])
+        with (tmp_path / "log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 30
+            while True:
+                assert process.poll() is None, (tmp_path / "log").read_text()
+                try:
+                    if httpx.get(asked, timeout=5).status_code == 200:
+                        break
+                except httpx.HTTPError:
+                    pass
+                assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+                time.sleep(0.05)
+            if service == "prometheus":
+                groups = httpx.get(f"http://127.0.0.1:{port}/api/v1/rules").json()["data"]["groups"]
+                assert sum(len(group["rules"]) for group in groups) > 40
+        finally:
+            process.terminate()
+            process.wait(30)
+
     def test_each_program_finds_the_others(self):
         """Every host and port in the configurations is a service, and one that listens there."""
         services = load("compose.yaml")["services"]
-        listening = {
-            "app": {8000, 9464}, "prometheus": {9090}, "alertmanager": {9093}, "loki": {3100},
-            "tempo": {3200, 4317}, "collector": {4317, 4318, 8888, 13133},
-        }  # fmt: skip
+        listening = self.listening()
         texts = [(DEPLOY / "compose.yaml").read_text(), (DEPLOY / "compose/prometheus.yml").read_text(),
                  (DEPLOY / "tempo/tempo.yaml").read_text()]  # fmt: skip
         named = {(host, int(port)) for host, port in re.findall(r"\b([a-z]+):(\d{4,5})\b", "\n".join(texts))}
@@ -246,6 +343,11 @@ class TestCompose:
 
 
 class TestGrafana:
+    def test_below_the_mounted_folder_every_json_file_is_a_page(self):
+        """Grafana reads all folders below it, and complains of each file that is none."""
+        for path in (ROOT / "dashboards").rglob("*.json"):
+            assert json.loads(path.read_text())["uid"] == path.stem, path
+
     SOURCES = load("grafana/provisioning/datasources/obsserve.yml")["datasources"]
 
     def test_the_uids_are_those_of_the_dashboards(self):

@@ -63,6 +63,10 @@ def docker(tmp_path_factory):
     finally:
         daemon.terminate()
         daemon.wait(60)
+        # The host's network namespace stays mounted there, and a folder with a mount in it cannot be removed.
+        for line in Path("/proc/mounts").read_text().splitlines():
+            if line.split()[1].startswith(f"{folder}/"):
+                subprocess.run(["umount", line.split()[1]], check=False, timeout=30)
         shutil.rmtree(folder, ignore_errors=True)
 
 
