@@ -230,10 +230,9 @@ def _spans() -> Row:
                     total(
                         "otel_sdk_span_started_total", "otel_span_parent_origin", "otel_span_sampling_result"
                     ),
-                    "{{otel_span_sampling_result}}, parent {{otel_span_parent_origin}}",
+                    "parent {{otel_span_parent_origin}}, {{otel_span_sampling_result}}",
                 ),
                 links=_LINKS,
-                width=6,
             ),
             lines(
                 "Exported and lost",
@@ -254,7 +253,6 @@ def _spans() -> Row:
                 ),
                 links=_LINKS,
                 overrides=(colored("^exported .+|^dropped", RED),),
-                width=6,
             ),
             lines(
                 "Queue of spans",
@@ -274,7 +272,6 @@ def _spans() -> Row:
                 Query(now("otel_sdk_exporter_span_inflight"), "in export"),
                 links=_LINKS,
                 overrides=(counted("^(open spans|in export)"),),
-                width=6,
             ),
             lines(
                 "Duration of exports",
@@ -301,8 +298,9 @@ def _spans() -> Row:
                 ),
                 "ops",
                 NEUTRAL,
-                Query(total("obsserve_trace_context_invalid_total", "reason"), "malformed: {{reason}}"),
+                Query(total("obsserve_trace_context_invalid_total", "reason"), "{{reason}}"),
                 Query(total("obsserve_trace_context_untrusted_total"), "flag not believed"),
+                width=6,
                 links=_LINKS,
             ),
             lines(
@@ -316,6 +314,7 @@ def _spans() -> Row:
                 "percentunit",
                 NEUTRAL,
                 Query(total("obsserve_telemetry_self_seconds_total", "signal"), "{{signal}}"),
+                width=6,
                 links=_LINKS,
                 stacked=True,
             ),
@@ -334,6 +333,7 @@ def _spans() -> Row:
                     f"{total('http_server_request_duration_seconds_count')}",
                     "{{signal}}",
                 ),
+                width=6,
                 links=_LINKS,
             ),
         ),

@@ -327,6 +327,26 @@ class TestCompose:
             process.terminate()
             process.wait(30)
 
+    def test_locust_takes_the_command_and_answers_the_health_check(self, tmp_path):
+        described = load("compose.yaml")["services"]["locust"]
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [program("locust", "pip install 'obsserve[test]'"), *described["command"]]
+        with (tmp_path / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [*command, "--web-host=127.0.0.1", f"--web-port={port}"], cwd=ROOT, stdout=log, stderr=log
+            )
+        check = described["healthcheck"]["test"]
+        assert check[:2] == ["CMD", "python"]
+        asking = [sys.executable, *(word.replace(":8089/", f":{port}/") for word in check[2:])]
+        try:
+            deadline = time.monotonic() + 30
+            while subprocess.run(asking, capture_output=True, timeout=30, check=False).returncode:
+                assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+        finally:
+            process.terminate()
+            process.wait(30)
+
     def test_each_program_finds_the_others(self):
         """Every host and port in the configurations is a service, and one that listens there."""
         services = load("compose.yaml")["services"]
