@@ -16,6 +16,7 @@ import httpx
 import pytest
 import yaml
 
+from tests.integration.conftest import ServerProcess
 from tests.parts import program
 
 ROOT = Path(__file__).parents[2]
@@ -327,11 +328,21 @@ class TestCompose:
             process.terminate()
             process.wait(30)
 
-    def test_locust_takes_the_command_and_answers_the_health_check(self, tmp_path):
+    def test_locust_takes_the_command_and_answers_the_health_check(self, tmp_path, request):
         described = load("compose.yaml")["services"]["locust"]
+        server = ServerProcess(tmp_path, "obsserve.demo:app", "--port", "0", "--metrics-port", "0")
+        request.addfinalizer(server.kill)
+        server.started()
+        addresses = {"app:8000": server.url, "app:9464": server.admin_url}
+
+        def here(word):
+            for name, url in addresses.items():
+                word = word.replace(f"http://{name}", url)
+            return word
+
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        command = [program("locust", "pip install 'obsserve[test]'"), *described["command"]]
+        command = [program("locust", "pip install 'obsserve[test]'"), *map(here, described["command"])]
         with (tmp_path / "log").open("wb") as log:
             process = subprocess.Popen(
                 [*command, "--web-host=127.0.0.1", f"--web-port={port}"], cwd=ROOT, stdout=log, stderr=log
