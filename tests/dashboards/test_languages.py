@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from obsserve.telemetry.catalogue import LOG_FIELDS, SESSION_ATTRIBUTES, SPAN_AT
 from obsserve.telemetry.catalogue.endings import Outcome
 from obsserve.telemetry.runtime import target_resource
 from tests.dashboards.languages import ROOT, expressions
+from tests.parts import program
 
 ALL = expressions()
 LOOK = ROOT / "tests/dashboards/look"
@@ -93,10 +93,7 @@ def test_several_choices_stand_in_double_quotes(one):
 @pytest.fixture(scope="module")
 def parsed(tmp_path_factory):
     """What Grafana's grammars say of each expression: its broken places and the names in it."""
-    npm = shutil.which("npm")
-    if npm is None:
-        message = "npm is not installed: apt-get install npm"
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    npm = program("npm", "apt-get install npm")
     folder = tmp_path_factory.mktemp("languages")
     wanted = json.loads((LOOK / "package.json").read_text())["dependencies"]
     names = ("@grafana/lezer-logql", "@grafana/lezer-traceql", "@lezer/lr", "@lezer/common")

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import yaml
 
 from tests.integration.conftest import ServerProcess
 from tests.parts import program
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -303,8 +303,7 @@ class TestCompose:
                 word = word.replace(f"={target}", f"={place}")
             return word
 
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         command = [path, *map(here, described["command"]), f"--web.listen-address=127.0.0.1:{port}"]
         command += ["--cluster.listen-address="] if service == "alertmanager" else []
         asked = re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{port}", described["healthcheck"]["test"][-1])
@@ -340,8 +339,7 @@ class TestCompose:
                 word = word.replace(f"http://{name}", url)
             return word
 
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         command = [program("locust", "pip install 'obsserve[test]'"), *map(here, described["command"])]
         with (tmp_path / "log").open("wb") as log:
             process = subprocess.Popen(
