@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import ExitStack, contextmanager
 
 from obsserve.testing_otlp import OTLPSink
-from tests.dashboards.stack import Prometheus
+from tests.dashboards.stack import ROOT, Prometheus
 from tests.dashboards.traffic import Traffic
 from tests.integration.conftest import ServerProcess
 from tests.ports import free_port
@@ -48,12 +50,30 @@ def scene(folder, seconds=0):
         with (
             Traffic(good.url.removeprefix("http://")) as crowd,
             Traffic(bad.url.removeprefix("http://"), "browse", "fail") as few,
+            locust(good, folder / "locust.log"),
         ):
             run(good, found, seconds)
+        assert b"locust" in good.stdout_path.read_bytes().lower(), (folder / "locust.log").read_text()
         assert not crowd.wrong + few.wrong, crowd.wrong + few.wrong
         found.servers, found.sink = (good, bad), sink
         found.stand_still(began)
         yield found
+
+
+@contextmanager
+def locust(server, log):
+    """Locust's api_mix, twenty seconds of thirty users; its verdict is not asked for: the server refuses many of them."""
+    scenario = ("-f", "loadtests/scenarios/api_mix.py", "--headless")
+    there = ("--host", server.url, "--server-metrics", server.metrics_url)
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "locust", *scenario, *there], cwd=ROOT, stdout=file, stderr=file
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def start(stack, folder, *options, **more):
