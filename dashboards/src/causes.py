@@ -359,7 +359,7 @@ def _telemetry() -> list[Alert]:
             "own answers); `py-spy dump --pid WORKER` shows where the thread obsserve-app-metrics stands.",
             {f'{age}{{worker="0"}}': "60x40"},
             {f'{age}{{worker="0"}}': "1x40"},
-            commands=('ps -o pid,stat,etime,args --ppid "$PID"',),
+            commands=('ps -o pid,stat,etime,args -p "$PID" --ppid "$PID"',),
         ),
         Alert(
             "SpanQueueNearFull",

@@ -272,8 +272,10 @@ class TestLikeOurOwnMainProcess:
     def test_the_admin_pages(self, gunicorn):
         server = gunicorn("-c", str(CONF)).started()
         admin = server.metrics_url.removesuffix("/metrics")
+        wait_for(
+            lambda: httpx.get(f"{admin}/-/status", timeout=10).json()["workers"]["ready"] == 2, "two workers"
+        )
         status = httpx.get(f"{admin}/-/status", timeout=10).json()
-        assert status["workers"]["ready"] == 2
         assert status["service_name"] == "served:app"
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as client:
