@@ -15,7 +15,7 @@ import time
 import traceback
 from operator import attrgetter
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.trace import Span as AbstractSpan
@@ -23,14 +23,14 @@ from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
 from obsserve.telemetry.catalogue import COMPLETE, error_type_of
 from obsserve.telemetry.otlp_encode import ERROR, OK, UNSET, SpanEvent, SpanLink
+from obsserve.telemetry.propagation import SPAN_KEY, RemoteParent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 
     from opentelemetry.trace import TraceState
     from opentelemetry.util.types import Attributes
 
-    from obsserve.telemetry.propagation import RemoteParent
     from obsserve.telemetry.traceconfig import TracingConfiguration
 
 SAMPLED: Final = 1
@@ -123,80 +123,122 @@ class TraceIdentity:
         )
 
 
-class Span(TraceIdentity, AbstractSpan):
-    """A span of the server.
+class Extras:
+    """What few spans have besides their ids: a link, what a sampler adds, and what the application has set."""
 
-    Args:
-        trace_id: 128 bits.
-        span_id: 64 bits.
-        flags: as in traceparent.
-        parent: the span of another process that it continues.
-        limits: of what the application may set.
+    __slots__ = ("edits", "link", "sampler_attributes", "state")
+
+    def __init__(self) -> None:
+        self.link: RemoteParent | None = None
+        self.sampler_attributes: Mapping[str, Any] | None = None
+        self.state: TraceState | None = None
+        self.edits: Edits | None = None
+
+
+class LightSpan(TraceIdentity):
+    """A span of the server, and the OpenTelemetry context in which it is the current one.
+
+    It has slots only, because one is made for each request: the API's abstract class would give each a dict,
+    so it is registered there instead of derived. For the same reason a request whose context holds nothing
+    but its span has no dict for that: the span itself answers like one, `opentelemetry.context` asks it for `get`
+    and `copy`.
     """
 
-    # What every request sets has a slot; the rest stays with the class until it is needed.
-    __slots__ = ("ended", "flags", "limits", "parent", "span_id", "trace_id")
+    __slots__ = ("__weakref__", "_context", "ended", "extras", "flags", "limits")
 
-    # Whether it holds more than ids: a link, a sampler's attributes, or what the application has set.
-    has_extras = False
-    link: RemoteParent | None = None
-    sampler_attributes: Mapping[str, Any] | None = None
-    edits: Edits | None = None
-    _state: TraceState | None = None
-    _context: SpanContext | None = None
-
-    def __init__(
-        self,
-        trace_id: int,
-        span_id: int,
-        flags: int,
-        parent: RemoteParent | None,
-        limits: TracingConfiguration,
-    ) -> None:
-        self.trace_id = trace_id
-        self.span_id = span_id
-        self.flags = flags
-        self.parent = parent
-        self.limits = limits
-        self.ended = False
+    parent: RemoteParent | None
+    limits: TracingConfiguration
+    ended: bool
+    extras: Extras | None
+    _context: SpanContext  # once it was asked for
 
     # --- For the server ----------------------------------------------------------------------
 
     @property
+    def edits(self) -> Edits | None:
+        """What the application has set."""
+        return None if self.extras is None else self.extras.edits
+
+    @property
+    def link(self) -> RemoteParent | None:
+        """A span of a trace that is not continued."""
+        return None if self.extras is None else self.extras.link
+
+    @property
+    def sampler_attributes(self) -> Mapping[str, Any] | None:
+        """What a sampler has added."""
+        return None if self.extras is None else self.extras.sampler_attributes
+
+    @property
     def trace_state(self) -> TraceState | None:
-        if self._state is not None:
-            return self._state
+        if self.extras is not None and self.extras.state is not None:
+            return self.extras.state
         return None if self.parent is None else self.parent.trace_state
 
     @property
     def state_text(self) -> str:
         """The tracestate as a header says it."""
-        if self._state is not None:
-            return self._state.to_header()
+        if self.extras is not None and self.extras.state is not None:
+            return self.extras.state.to_header()
         return "" if self.parent is None else self.parent.state_text
+
+    def _more(self) -> Extras:
+        if self.extras is None:
+            self.extras = Extras()
+        return self.extras
 
     def take_link(self, link: RemoteParent) -> None:
         """Take a span of a trace that is not continued."""
-        self.link = link
-        self.has_extras = True
+        self._more().link = link
 
     def take_sampling(self, attributes: Mapping[str, Any] | None, state: TraceState | None) -> None:
         """Take what a sampler adds to the span and to the trace."""
         if attributes:
-            self.sampler_attributes = attributes
-            self.has_extras = True
+            self._more().sampler_attributes = attributes
         if state:
-            self._state = state
+            self._more().state = state
+
+    # --- As a context ------------------------------------------------------------------------
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self if key == SPAN_KEY else default
+
+    def __getitem__(self, key: str) -> Any:
+        if key == SPAN_KEY:
+            return self
+        raise KeyError(key)
+
+    def copy(self) -> dict[str, Any]:
+        return {SPAN_KEY: self}
+
+    def keys(self) -> KeysView[str]:
+        return self.copy().keys()
+
+    def values(self) -> ValuesView[Any]:
+        return self.copy().values()
+
+    def items(self) -> ItemsView[str, Any]:
+        return self.copy().items()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.copy())
+
+    def __contains__(self, key: object) -> bool:
+        return key == SPAN_KEY
+
+    def __len__(self) -> int:
+        return 1
 
     # --- For the application -----------------------------------------------------------------
 
     def get_span_context(self) -> SpanContext:
-        context = self._context
-        if context is None:
+        try:
+            return self._context
+        except AttributeError:  # a slot that every request set would cost each of them
             self._context = context = SpanContext(
                 self.trace_id, self.span_id, False, _FLAGS[self.flags], self.trace_state
             )
-        return context
+            return context
 
     def is_recording(self) -> bool:
         return bool(self.flags & SAMPLED) and not self.ended
@@ -204,10 +246,10 @@ class Span(TraceIdentity, AbstractSpan):
     def _edit(self) -> Edits | None:
         if not self.flags & SAMPLED or self.ended:
             return None
-        if self.edits is None:
-            self.edits = Edits(self.limits)
-            self.has_extras = True
-        return self.edits
+        extras = self._more()
+        if extras.edits is None:
+            extras.edits = Edits(self.limits)
+        return extras.edits
 
     def set_attribute(self, key: str, value: Any) -> None:
         if (edits := self._edit()) is not None:
@@ -262,49 +304,92 @@ class Span(TraceIdentity, AbstractSpan):
     def end(self, end_time: int | None = None) -> None:
         """Do nothing: the exchange ends it."""
 
+    def __enter__(self) -> Self:
+        return self
+
     def __exit__(self, *raised: object) -> None:
         """Do nothing: the exchange ends it, and what was raised goes on to the server."""
 
 
-class RootSpan(Span):
-    """A span of the server that begins a trace, with ids from a pool: its numbers are made when they are asked for.
+AbstractSpan.register(LightSpan)
+
+
+class Span(LightSpan):
+    """A span whose ids came as numbers.
 
     Args:
-        trace_id_hex: 32 digits.
-        span_id_hex: 16 digits.
+        trace_id: 128 bits.
+        span_id: 64 bits.
         flags: as in traceparent.
+        parent: the span of another process that it continues.
         limits: of what the application may set.
     """
 
-    __slots__ = ("_span_hex", "_trace_hex")
+    __slots__ = ("parent", "span_id", "trace_id")
 
-    parent = None  # these three stand in the way of their slots: less to be set for each request
-    ended = False
-    trace_id_hex = property(attrgetter("_trace_hex"))  # without a frame of Python's
-    span_id_hex = property(attrgetter("_span_hex"))
-
-    def __init__(  # the base class would set what is not there
-        self, trace_id_hex: str, span_id_hex: str, flags: int, limits: TracingConfiguration
+    def __init__(
+        self,
+        trace_id: int,
+        span_id: int,
+        flags: int,
+        parent: RemoteParent | None,
+        limits: TracingConfiguration,
     ) -> None:
-        self._trace_hex = trace_id_hex
-        self._span_hex = span_id_hex
+        self.trace_id = trace_id
+        self.span_id = span_id
         self.flags = flags
+        self.parent = parent
         self.limits = limits
+        self.ended = False
+        self.extras = None
+
+
+class RootSpan(LightSpan):
+    """A span that begins a trace, with ids from a pool: its numbers are made when they are asked for.
+
+    Without a constructor, which CPython 3.11 takes four times as long to call as to set the slots: whoever makes one
+    sets `trace_hex`, `span_hex`, `flags`, `limits`, `ended` and `extras`.
+    """
+
+    __slots__ = ("span_hex", "trace_hex")
+
+    trace_hex: str
+    span_hex: str
+
+    parent = None
+    trace_id_hex = property(attrgetter("trace_hex"))  # without a frame of Python's
+    span_id_hex = property(attrgetter("span_hex"))
 
     @property
     def trace_id(self) -> int:  # type: ignore[override]
-        return int(self._trace_hex, 16)
+        return int(self.trace_hex, 16)
 
     @property
     def span_id(self) -> int:  # type: ignore[override]
-        return int(self._span_hex, 16)
+        return int(self.span_hex, 16)
 
     @property
     def log_fragment(self) -> str:
         return (
-            f'","trace_id":"{self._trace_hex}","span_id":"{self._span_hex}"'
+            f'","trace_id":"{self.trace_hex}","span_id":"{self.span_hex}"'
             f',"trace_flags":"{_FLAGS_HEX[self.flags]}'
         )
+
+
+class ChildSpan(RootSpan):
+    """A span that continues a trace of which nothing but the ids is known; made like `RootSpan`.
+
+    `parent_hex` and `parent_flags` are its parent's.
+    """
+
+    __slots__ = ("parent_flags", "parent_hex")
+
+    parent_hex: str
+    parent_flags: int
+
+    @property
+    def parent(self) -> RemoteParent:  # type: ignore[override]
+        return RemoteParent(self.trace_id, int(self.parent_hex, 16), self.parent_flags)
 
 
 class IdPool(list[tuple[int, str, str]]):

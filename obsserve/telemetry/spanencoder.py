@@ -14,7 +14,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from obsserve.telemetry.catalogue import COMPLETE, LAG_FLAG_SECONDS
+from obsserve.telemetry.catalogue import LAG_FLAG_SECONDS
+from obsserve.telemetry.lightspan import ChildSpan, RootSpan
 from obsserve.telemetry.otlp_encode import (
     SERVER,
     attribute,
@@ -29,7 +30,7 @@ from obsserve.telemetry.otlp_encode import (
 from obsserve.telemetry.spanrecord import RESPONSE_START, span_name
 
 if TYPE_CHECKING:
-    from obsserve.telemetry.lightspan import Span
+    from obsserve.telemetry.lightspan import LightSpan
     from obsserve.telemetry.observer import Address, ExchangeView, TargetView
     from obsserve.telemetry.spanrecord import AnswerKey, SpanProjection
 
@@ -89,7 +90,7 @@ class _Numbers(dict[int, bytes]):
         return encoded
 
 
-_from_hex: Final = bytes.fromhex  # as a root span holds its ids
+_from_hex: Final = bytes.fromhex  # as these spans hold their ids
 _PATHS: Final = _Texts("url.path")
 _REQUEST_IDS: Final = _Texts("obsserve.request_id")
 _REQUEST_BODY_SIZES: Final = _Numbers("http.request.body.size")
@@ -98,22 +99,21 @@ _CONNECTION_REQUESTS: Final = _Numbers("obsserve.connection.request")
 
 _TTFB: Final = _double_key("obsserve.ttfb")
 _QUEUE: Final = _double_key("obsserve.queue")
-_BLOCKED: Final = _double_key("obsserve.write_blocked")
 _LAG: Final = _double_key("obsserve.loop_lag_max")
-_ORIGIN: Final = attribute("obsserve.response_origin", "app")
+# What stands between two numbers is one piece: fields may stand in any order, those of an event, too. An ordinary
+# response never waited for its reader. The event comes last but for its time.
 _EVENT_NAME: Final = delimited(b"\x12", RESPONSE_START.encode())
-_EVENT: Final = b"\x5a" + varint(9 + len(_EVENT_NAME)) + b"\x09"
-_ROOT_TAIL: Final = _EVENT_NAME + status(0) + parent_flags(is_remote=False)
-_CHILD_TAIL: Final = _EVENT_NAME + status(0) + parent_flags(is_remote=True)
+_EVENT: Final = b"\x5a" + varint(9 + len(_EVENT_NAME)) + _EVENT_NAME + b"\x09"
+_BEFORE_LAG: Final = attribute("obsserve.write_blocked", 0.0) + _LAG
+_AFTER_LAG: Final = attribute("obsserve.response_origin", "app") + _EVENT
+_NO_LAG: Final = _BEFORE_LAG + bytes(8) + _AFTER_LAG
+_ROOT_STATUS: Final = status(0) + parent_flags(is_remote=False)
+_CHILD_STATUS: Final = status(0) + parent_flags(is_remote=True)
 
-# Everything of fixed length: ids, times, the four floats and the origin, the event up to its name. Fields
-# may stand in any order, so that all of it is packed by one call.
-_IDS: Final = "2s16s2s8s"
-_STAGES: Final = (
-    f"BQBQ{len(_TTFB)}sd{len(_QUEUE)}sd{len(_BLOCKED)}sd{len(_LAG)}sd{len(_ORIGIN)}s{len(_EVENT)}sQ"
-)
-_root: Final = Struct(f"<{_IDS}{_STAGES}{len(_ROOT_TAIL)}s").pack
-_child: Final = Struct(f"<{_IDS}2s8s{_STAGES}{len(_CHILD_TAIL)}s").pack
+# Ids and the tag of the beginning, beginning, tag of the end and end, two stages, lag and event.
+_root: Final = Struct(f"<29sQBQ{len(_TTFB)}sd{len(_QUEUE)}sd{len(_NO_LAG)}sQ").pack
+_child: Final = Struct(f"<39sQBQ{len(_TTFB)}sd{len(_QUEUE)}sd{len(_NO_LAG)}sQ").pack
+_double: Final = Struct("<d").pack
 
 
 class ExchangeEncoder:
@@ -142,27 +142,16 @@ class ExchangeEncoder:
         """What turns `perf_counter` seconds into epoch seconds."""
         return self._clock.offset
 
-    def _encode(self, view: ExchangeView, span: Span) -> bytes:
+    def _encode(self, view: ExchangeView, span: Any) -> bytes:
         """Return the span of an exchange that has ended.
 
         Longer and flatter than a function should be, because everybody pays for it with every sampled request.
         """
         began = view.began
         ended = view.ended
-        head_done = view.head_done
-        app_started = view.app_started
-        first_byte = view.first_byte
         lag = self._lag.max_between(began, ended)
         target = view.parts
-        if (
-            view.ending is not COMPLETE
-            or view.error_type is not None
-            or view.response_origin != "app"
-            or not (first_byte and app_started and head_done)
-            or target is None
-            or lag > LAG_FLAG_SECONDS
-            or span.has_extras
-        ):
+        if not view.ordinary or target is None or lag > LAG_FLAG_SECONDS or span.extras is not None:
             return self._encode_record(view, span, lag)
 
         offset = self._clock.offset
@@ -170,38 +159,33 @@ class ExchangeEncoder:
             self._offset = offset
             self._offset_nanos = int(offset * 1e9)
         nanos = self._offset_nanos
-        parent = span.parent
-        if parent is None:
-            fixed = _root(
-                b"\x0a\x10", _from_hex(span.trace_id_hex),
-                b"\x12\x08", _from_hex(span.span_id_hex),
-                0x39, int(began * 1e9) + nanos,
-                0x41, int(ended * 1e9) + nanos,
-                _TTFB, first_byte - head_done,
-                _QUEUE, app_started - head_done,
-                _BLOCKED, view.write_blocked,
-                _LAG, lag,
-                _ORIGIN,
-                _EVENT, int(first_byte * 1e9) + nanos,
-                _ROOT_TAIL,
+        head_done = view.head_done
+        first_byte = view.first_byte
+        end = int(ended * 1e9) + nanos
+        # Most responses leave in one piece.
+        first = end if first_byte == ended else int(first_byte * 1e9) + nanos
+        before_event = _NO_LAG if not lag else b"".join((_BEFORE_LAG, _double(lag), _AFTER_LAG))
+        kind = span.__class__
+        if kind is ChildSpan or (kind is not RootSpan and span.parent is not None):
+            status_and_flags = _CHILD_STATUS
+            if kind is ChildSpan:
+                parent_hex = span.parent_hex
+            else:
+                parent_hex = f"{span.parent.span_id:016x}"
+                if state := span.state_text:
+                    status_and_flags += delimited(b"\x1a", state.encode("ascii", "replace"))
+            fixed = _child(
+                _from_hex(f"0a10{span.trace_id_hex}1208{span.span_id_hex}2208{parent_hex}39"),
+                int(began * 1e9) + nanos, 0x41, end,
+                _TTFB, first_byte - head_done, _QUEUE, view.app_started - head_done, before_event, first,
             )  # fmt: skip
         else:
-            fixed = _child(
-                b"\x0a\x10", span.trace_id.to_bytes(16, "big"),
-                b"\x12\x08", span.span_id.to_bytes(8, "big"),
-                b"\x22\x08", parent.span_id.to_bytes(8, "big"),
-                0x39, int(began * 1e9) + nanos,
-                0x41, int(ended * 1e9) + nanos,
-                _TTFB, first_byte - head_done,
-                _QUEUE, app_started - head_done,
-                _BLOCKED, view.write_blocked,
-                _LAG, lag,
-                _ORIGIN,
-                _EVENT, int(first_byte * 1e9) + nanos,
-                _CHILD_TAIL,
+            status_and_flags = _ROOT_STATUS
+            fixed = _root(
+                _from_hex(f"0a10{span.trace_id_hex}1208{span.span_id_hex}39"),
+                int(began * 1e9) + nanos, 0x41, end,
+                _TTFB, first_byte - head_done, _QUEUE, view.app_started - head_done, before_event, first,
             )  # fmt: skip
-            if state := span.state_text:
-                fixed += delimited(b"\x1a", state.encode("ascii", "replace"))
         fields = view.fields
         connection = view.connection
         answer = (view.method, view.scheme, view.route, view.status, view.http_version, fields.get(b"host"))
@@ -210,6 +194,7 @@ class ExchangeEncoder:
         return b"".join(
             (
                 fixed,
+                status_and_flags,
                 self._answers.get(answer) or self._answer(answer),
                 self._targets.get(target) or self._target(target),
                 self._senders.get(sender) or self._sender(sender, view),
@@ -217,21 +202,21 @@ class ExchangeEncoder:
                 _RESPONSE_BODY_SIZES[view.response_body_size],
                 _CONNECTION_REQUESTS[view.connection_request],
                 _REQUEST_IDS[len(request_id)],
-                request_id.encode("ascii", "replace"),
+                request_id.encode(),
             )
         )
 
-    def _encode_whole(self, view: ExchangeView, span: Span) -> bytes:
+    def _encode_whole(self, view: ExchangeView, span: LightSpan) -> bytes:
         return self._encode_record(view, span, self._lag.max_between(view.began, view.ended))
 
-    def encode_kept(self, view: ExchangeView, span: Span, reason: str) -> bytes:
+    def encode_kept(self, view: ExchangeView, span: LightSpan, reason: str) -> bytes:
         """Return the span of an exchange that is exported although its sampler did not keep it."""
         lag = self._lag.max_between(view.began, view.ended)
         record = self._projection.record(view, span, offset=self._clock.offset, lag=lag)
         record.attributes = {**record.attributes, "obsserve.sampling.reason": reason}
         return encode_span(record)
 
-    def _encode_record(self, view: ExchangeView, span: Span, lag: float) -> bytes:
+    def _encode_record(self, view: ExchangeView, span: LightSpan, lag: float) -> bytes:
         """Return the same from the exchange's record."""
         return encode_span(self._projection.record(view, span, offset=self._clock.offset, lag=lag))
 

@@ -26,7 +26,7 @@ from obsserve.telemetry.redact import REDACTED, SENSITIVE_WORD
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from obsserve.telemetry.lightspan import Edits, Span, TraceIdentity
+    from obsserve.telemetry.lightspan import Edits, LightSpan, TraceIdentity
     from obsserve.telemetry.observer import ExchangeView, Headers, SessionView
     from obsserve.telemetry.traceconfig import TracingConfiguration
 
@@ -232,7 +232,7 @@ class SpanProjection:
 
     # --- Records -----------------------------------------------------------------------------
 
-    def record(self, view: ExchangeView, span: Span, *, offset: float, lag: float) -> SpanRecord:
+    def record(self, view: ExchangeView, span: LightSpan, *, offset: float, lag: float) -> SpanRecord:
         """Return the span of an exchange that has ended.
 
         Args:

@@ -1,10 +1,15 @@
 """Our span in the hands of an application."""
 
+import weakref
+
 import pytest
-from opentelemetry import trace
+from opentelemetry import baggage, trace
+from opentelemetry import context as context_api
+from opentelemetry.context.context import Context
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags, TraceState
 
-from obsserve.telemetry.lightspan import IdPool, RootSpan, Span
+from obsserve.telemetry.lightspan import ChildSpan, IdPool, RootSpan, Span
 from obsserve.telemetry.propagation import RemoteParent, StatefulParent
 from obsserve.telemetry.traceconfig import TracingConfiguration
 
@@ -73,7 +78,7 @@ class TestRecording:
     def test_an_unsampled_one_does_not(self, unsampled):
         assert not unsampled.is_recording()
         use(unsampled)
-        assert (unsampled.edits, unsampled.has_extras) == (None, False)
+        assert (unsampled.edits, unsampled.extras) == (None, None)
 
     def test_attributes_are_taken_as_the_sdk_takes_them(self, span):
         span.set_attribute("text", "too long")
@@ -132,9 +137,54 @@ def test_the_application_cannot_end_it(span):
     assert [event.name for event in span.edits.events] == ["exception"]
 
 
+def drawn(made, trace, span, flags, **more):
+    """Return a span as the observer makes it."""
+    facts = {"trace_hex": trace, "span_hex": span, "flags": flags, "limits": TracingConfiguration()}
+    for name, value in {**facts, "ended": False, "extras": None, **more}.items():
+        setattr(made, name, value)
+    return made
+
+
+class TestAsAContext:
+    """It stands where OpenTelemetry expects a context, so it has to do what is done with one."""
+
+    def test_it_holds_itself_as_the_current_span(self, span):
+        token = context_api.attach(span)
+        try:
+            assert trace.get_current_span() is span
+            assert context_api.get_value("something else") is None
+            assert baggage.get_all() == {}
+        finally:
+            context_api.detach(token)
+
+    def test_what_is_added_makes_a_context_of_it(self, span):
+        more = baggage.set_baggage("user", "7", span)
+        assert isinstance(more, Context)
+        assert (trace.get_current_span(more), dict(baggage.get_all(more))) == (span, {"user": "7"})
+        assert (
+            trace.get_current_span(trace.set_span_in_context(trace.INVALID_SPAN, span)) is trace.INVALID_SPAN
+        )
+
+    def test_it_reads_as_a_mapping(self, span):
+        (key,) = span
+        assert span[key] is span
+        assert dict(span) == {**span} == {key: span} == dict(span.items())
+        assert (key in span, "other" in span, len(span), list(span.values())) == (True, False, 1, [span])
+        with pytest.raises(KeyError):
+            span["other"]
+
+    def test_a_tracer_finds_its_parent_in_it(self, span):
+        child = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("child", context=span)
+        assert (child.parent, child.context.trace_id) == (span.get_span_context(), TRACE)
+
+    def test_it_can_be_referred_to_weakly_and_has_no_dict(self, span):
+        assert weakref.ref(span)() is span
+        assert not hasattr(span, "__dict__")
+
+
 class TestRoots:
     def test_it_spells_its_ids_as_any_span_does(self):
-        root = RootSpan("0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7", 3, TracingConfiguration())
+        root = drawn(RootSpan(), "0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7", 3)
         span = Span(0x0AF7651916CD43DD8448EB211C80319C, 0x00F067AA0BA902B7, 3, None, TracingConfiguration())
         for name in (
             "trace_id",
@@ -150,13 +200,18 @@ class TestRoots:
         assert root.state_text == ""
 
     def test_the_application_may_set_what_it_likes_until_the_end(self):
-        root = RootSpan("1" * 32, "2" * 16, 3, TracingConfiguration())
+        root = drawn(RootSpan(), "1" * 32, "2" * 16, 3)
         assert root.is_recording()
         root.set_attribute("a", 1)
         root.ended = True
         root.set_attribute("b", 2)
         assert dict(root.edits.attributes) == {"a": 1}
         assert not root.is_recording()
+
+    def test_one_that_continues_a_trace(self):
+        child = drawn(ChildSpan(), f"{TRACE:032x}", "2" * 16, 3, parent_hex=f"{SPAN:016x}", parent_flags=1)
+        assert (child.parent.trace_id, child.parent.span_id, child.parent.flags) == (TRACE, SPAN, 1)
+        assert (child.state_text, child.get_span_context().trace_state) == ("", TraceState())
 
     def test_ids_from_the_pool(self):
         pool = IdPool()

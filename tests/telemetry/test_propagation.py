@@ -25,6 +25,7 @@ from obsserve.telemetry.propagation import (
     Propagation,
     RemoteParent,
     TrustPolicy,
+    ordinary_parent,
     parse_traceparent,
     parse_tracestate,
 )
@@ -94,6 +95,19 @@ class TestTraceparent:
         else:
             assert isinstance(ours, RemoteParent)
             assert ours.span_context() == expected
+
+    @given(well_formed | damaged() | visible)
+    @example(PARENT.decode())
+    @example(PARENT.decode().upper())
+    def test_the_short_way_takes_the_ordinary_ones(self, text):
+        ours = parse_traceparent(text.encode("latin-1"))
+        found = ordinary_parent(text.encode("latin-1"))
+        assert (found is not None) == (
+            isinstance(ours, RemoteParent) and len(text) == 55 and text.startswith("00-")
+        )
+        if found is not None:
+            trace, span, flags = found
+            assert (int(trace, 16), int(span, 16), flags) == (ours.trace_id, ours.span_id, ours.flags)
 
     @pytest.mark.parametrize(
         ("text", "reason"),

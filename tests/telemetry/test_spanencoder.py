@@ -9,7 +9,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
 from opentelemetry.trace import TraceState
 
 from obsserve.telemetry import catalogue, spanencoder
-from obsserve.telemetry.lightspan import Span
+from obsserve.telemetry.lightspan import ChildSpan, RootSpan, Span
 from obsserve.telemetry.otlp_encode import encode_span
 from obsserve.telemetry.propagation import RemoteParent, StatefulParent
 from obsserve.telemetry.redact import QueryPolicy
@@ -28,6 +28,16 @@ def encoder(configuration=CONFIGURATION, lag=None):
 
 def span(parent=None):
     return Span(2**127 + 3, 2**63 + 5, 3, parent, CONFIGURATION)
+
+
+def drawn(parent=None):
+    """Return the same as it is for a request whose trace context was nothing special."""
+    made = RootSpan() if parent is None else ChildSpan()
+    made.trace_hex, made.span_hex = f"{2**127 + 3:032x}", f"{2**63 + 5:016x}"
+    made.flags, made.limits, made.ended, made.extras = 3, CONFIGURATION, False, None
+    if parent is not None:
+        made.parent_hex, made.parent_flags = f"{parent.span_id:016x}", parent.flags
+    return made
 
 
 def message(content):
@@ -79,14 +89,19 @@ def exchanges(draw):
         raw_path=draw(PATHS), query_string=draw(QUERIES), route=draw(st.sampled_from(["", "/items/{id}", "/ü"])),
         http_version=draw(st.sampled_from(["1.0", "1.1", ""])), scheme=draw(st.sampled_from(["http", "https"])),
         began=began, head_done=head_done, app_started=app_started, first_byte=first_byte, ended=began + draw(TIMES),
-        write_blocked=draw(TIMES), request_body_size=draw(st.integers(0, 2**40)),
+        write_blocked=draw(st.just(0.0) | TIMES), request_body_size=draw(st.integers(0, 2**40)),
         response_body_size=draw(st.integers(0, 2**40)), connection_request=draw(st.integers(1, 10**6)),
         request_id=draw(st.from_regex(r"[A-Za-z0-9._-]{1,128}", fullmatch=True)),
     )  # fmt: skip
 
 
-@given(exchanges(), st.sampled_from([None, PARENT]), st.sampled_from([0.0, 0.0005, 0.2]))
-def test_every_exchange(view, parent, worst):
+@given(
+    exchanges(),
+    st.sampled_from([None, PARENT]),
+    st.sampled_from([0.0, 0.0005, 0.2]),
+    st.sampled_from([span, drawn]),
+)
+def test_every_exchange(view, parent, worst, span):
     lag = Lag()
     lag.value = worst
     made = encoder(lag=lag)
@@ -96,9 +111,13 @@ def test_every_exchange(view, parent, worst):
 
 
 class TestTheShortWay:
+    @pytest.mark.parametrize("span", [span, drawn])
     @pytest.mark.parametrize("parent", [None, PARENT])
-    def test_an_ordinary_exchange_takes_it(self, parent):
-        made = encoder()
+    @pytest.mark.parametrize("worst", [0.0, 0.01])
+    def test_an_ordinary_exchange_takes_it(self, parent, span, worst):
+        lag = Lag()
+        lag.value = worst
+        made = encoder(lag=lag)
         view = with_headers((b"user-agent", b"curl/8"), query_string=b"a=1", request_body_size=7)
         assert fast(made, view, span(parent)) == whole(made, view, span(parent))
 
@@ -112,7 +131,7 @@ class TestTheShortWay:
     def test_a_sampler_that_changes_the_tracestate(self):
         traced = span(PARENT)
         traced.take_sampling(None, TraceState([("x", "1")]))
-        assert fast(encoder(), Exchange(), traced).trace_state == "x=1"
+        assert message(encoder().encode(Exchange(), traced)).trace_state == "x=1"
 
     def test_404_takes_it_too(self):
         made = encoder()

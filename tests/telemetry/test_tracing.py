@@ -357,6 +357,7 @@ class TestFigures:
     def test_begun_is_ended(self, make):
         traced = make()
         views = [traced.start() for _ in range(5)]
+        traced.tracing.tick()
         assert traced.figures(catalogue.SPANS_LIVE) == 5
         for view in views:
             traced.tracing.exchange_ended(view)
@@ -371,6 +372,7 @@ class TestFigures:
         for _ in range(5):
             traced.serve()
         assert traced.figures(catalogue.SPANS_PROCESSED, "queue_full") == 2
+        traced.tracing.tick()
         assert traced.figures(catalogue.SPANS_LIVE) == 0
 
 
@@ -390,6 +392,7 @@ class TestSessions:
         assert span.trace_id == handshake.trace.trace_id.to_bytes(16, "big")
         assert span.parent_span_id == handshake.trace.span_id.to_bytes(8, "big")
         assert traced.figures(STARTED, "local", KEPT) == 1
+        traced.tracing.tick()
         assert traced.figures(catalogue.SPANS_LIVE) == 0
 
     def test_not_sampled(self, make):

@@ -42,6 +42,13 @@ class Exchange:
         self.parts = Double(raw_path=self.raw_path, query_string=self.query_string) if self.method else None
         if "outcome" not in facts:
             self.outcome = outcome_of(self.ending, self.status)
+        if "ordinary" not in facts:
+            self.ordinary = (
+                self.ending is catalogue.COMPLETE and self.status is not None and self.status < 500
+                and self.response_origin == "app" and self.error_type is None and self.http_version == "1.1"
+                and bool(self.head_done and self.app_started and self.first_byte) and not self.write_blocked
+                and not self.flags and not self.pipelined and not self.websocket
+            )  # fmt: skip
 
 
 def with_headers(*headers, **facts):
