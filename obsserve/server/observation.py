@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from obsserve.telemetry.runtime import GCWatch, LoopLag, StallWatchdog
     from obsserve.telemetry.selfcost import SelfCost
     from obsserve.telemetry.tlsmetrics import TLSMetrics
-    from obsserve.telemetry.traceconfig import TracingConfiguration
+    from obsserve.telemetry.traceconfig import ExemplarFilter, TracingConfiguration
     from obsserve.telemetry.tracing import Tracing
 
 
@@ -90,7 +90,7 @@ class Observation:
                 exported, self._instance, self._worker, self._cells, self._report_export
             )
         if settings.metrics_port is not None:
-            self._make_metrics(traced=tracing is not None)
+            self._make_metrics("always_off" if tracing is None else tracing.exemplars)
         self._tracing = None if tracing is None else self._start_tracing(tracing)
 
     def observers(self, *, app_configures_structlog: bool = False) -> Hooks:
@@ -135,7 +135,7 @@ class Observation:
         if sink is not None:
             sink.counters = self._counters
 
-    def _make_metrics(self, *, traced: bool) -> None:
+    def _make_metrics(self, exemplars: ExemplarFilter) -> None:
         from obsserve.telemetry.metrics import Metrics, known_methods  # noqa: PLC0415
         from obsserve.telemetry.runtime import GCWatch, StallWatchdog, open_files_limit  # noqa: PLC0415
 
@@ -146,7 +146,7 @@ class Observation:
             body_sizes=settings.has_body_sizes,
             routes=settings.metrics_profile != "minimal",
             known_methods=known_methods(os.environ),
-            exemplars=traced,
+            exemplars=exemplars,
             worker=str(self._worker),
         )
         for limit, value in (

@@ -8,16 +8,19 @@ module's stands for it and passes on whatever is asked of it.
 
 from __future__ import annotations
 
+import copy
 import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.trace import SpanKind
 
 from obsserve.telemetry.correlation import current_exchange
 from obsserve.telemetry.otlp import make_exporter
+from obsserve.telemetry.redact import AttributePolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,8 +37,9 @@ class _Outlet:
     A process has one global provider for ever; a server that is started in it again gets a new processor.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, policy: AttributePolicy) -> None:
         self.target: Any = None
+        self.policy = policy
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:  # noqa: ARG002 - the SDK's form
         """Make a second SERVER span of a request an INTERNAL child of ours.
@@ -61,7 +65,7 @@ class _Outlet:
     def on_end(self, span: Any) -> None:
         target = self.target
         if target is not None:
-            target.on_end(span)
+            target.on_end(_redacted(span, self.policy))
 
     def shutdown(self) -> None:
         target, self.target = self.target, None
@@ -71,6 +75,19 @@ class _Outlet:
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         target = self.target
         return target is None or bool(target.force_flush(timeout_millis))
+
+
+def _redacted(span: Any, policy: AttributePolicy) -> Any:
+    """Return the span as it may leave: a copy where something is hidden, for the application may export it elsewhere."""
+    attributes = span.attributes
+    shown = attributes if attributes is None else policy.apply(attributes)
+    if shown is attributes:
+        return span
+    bounded = BoundedAttributes(attributes=shown, immutable=False)
+    bounded.dropped = span.dropped_attributes
+    copied = copy.copy(span)
+    copied._attributes = bounded  # noqa: SLF001 - a finished span has no other way
+    return copied
 
 
 def _server_span() -> Any:
@@ -117,7 +134,7 @@ class ApplicationProvider(trace.TracerProvider):
         self._resource = resource
         self._sampling = sampling
         self._lock = threading.Lock()
-        self._outlet = _Outlet()
+        self._outlet = _Outlet(AttributePolicy(configuration.query))
         self._provider: Any = None
 
     def prepare(self) -> Any:
@@ -169,6 +186,7 @@ class ApplicationProvider(trace.TracerProvider):
     def reopen(self, configuration: TracingConfiguration) -> None:
         """Export again, for a server that is started in this process again."""
         self._configuration = configuration
+        self._outlet.policy = AttributePolicy(configuration.query)
         if self._provider is not None:
             self.prepare()
 

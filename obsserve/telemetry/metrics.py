@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from obsserve.telemetry.cells import Cells, Labels
     from obsserve.telemetry.observer import ExchangeView
+    from obsserve.telemetry.traceconfig import ExemplarFilter
 
 EXEMPLAR_INTERVAL: Final = 1.0  # seconds
 # The bucket n of a latency histogram holds what is above _ABOVE[n].
@@ -87,7 +88,8 @@ class Metrics:
         known_methods: the methods that stand in labels by name.
         body_sizes: whether there are histograms of body sizes.
         routes: whether exchanges are told apart by route.
-        exemplars: whether sampled traces are noted beside the latency buckets that they fall into.
+        exemplars: whether traces are noted beside the latency buckets that they fall into: those that are sampled
+            (`trace_based`), all (`always_on`), none (`always_off`).
         worker: the slot of this serving process.
 
     """
@@ -100,11 +102,13 @@ class Metrics:
         known_methods: Collection[str] = catalogue.KNOWN_METHODS,
         body_sizes: bool = False,
         routes: bool = True,
-        exemplars: bool = False,
+        exemplars: ExemplarFilter = "always_off",
         worker: str = "0",
     ) -> None:
         self._region = region
-        self._exemplars = _Exemplars(region) if exemplars else None
+        self._exemplars = None
+        if exemplars != "always_off":
+            self._exemplars = _Exemplars(region, sampled_only=exemplars == "trace_based")
         self._slots = region.slots
         self._worker = worker
         self._series = _ExchangeSeries(region, max_series, frozenset(known_methods), routes=routes)
@@ -270,17 +274,20 @@ class Metrics:
 
 
 class _Exemplars:
-    """The newest sampled trace of each latency bucket, renewed once a second at most."""
+    """The newest trace of each latency bucket, renewed once a second at most."""
 
-    def __init__(self, region: Cells) -> None:
+    def __init__(self, region: Cells, *, sampled_only: bool) -> None:
         self._region = region
+        self._sampled_only = sampled_only
         self._due: dict[int, float] = {}
 
     def note(self, view: ExchangeView, row: int, bucket: int) -> None:
         trace = view.trace
         slot = row + DURATION + bucket
         now = view.ended
-        if trace is None or now < self._due.get(slot, 0.0) or not trace.sampled:
+        if trace is None or now < self._due.get(slot, 0.0):
+            return
+        if self._sampled_only and not trace.sampled:
             return
         self._due[slot] = now + EXEMPLAR_INTERVAL
         ids = bytes.fromhex(trace.trace_id_hex), bytes.fromhex(trace.span_id_hex)

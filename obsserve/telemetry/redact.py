@@ -58,6 +58,8 @@ _URL_HEADERS: Final = frozenset(
         "x-rewrite-url",
     ]
 )
+# The attributes of OpenTelemetry's conventions, past and present, that hold a URL, a target or a query.
+_URL_ATTRIBUTES: Final = frozenset(["http.target", "http.url", "url.full", "url.original", "url.query"])
 _USER_INFO: Final = re.compile(r"//[^/?#@]*@")
 # Regular expressions of header names, separated by commas; as in OpenTelemetry's own instrumentation.
 SANITIZE_VARIABLE: Final = "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS"
@@ -200,6 +202,38 @@ class HeaderPolicy:
         query, sharp, fragment = query.partition("#")
         shown = self._query.apply(query)
         return base if shown is None else f"{base}?{shown}{sharp}{fragment}"
+
+
+class AttributePolicy:
+    """Decides what of a span's attributes leaves the process that somebody else than the server has set.
+
+    Instrumentation, a framework's own included, writes URLs as they came.
+
+    Args:
+        query: for the URLs and queries among them.
+    """
+
+    __slots__ = ("_query", "_url")
+
+    def __init__(self, query: QueryPolicy) -> None:
+        self._query = query
+        self._url = HeaderPolicy(query).url
+
+    def apply(self, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return attributes as they may be shown: the same object where nothing is to be hidden."""
+        if _URL_ATTRIBUTES.isdisjoint(attributes):
+            return attributes
+        shown = dict(attributes)
+        for name in _URL_ATTRIBUTES.intersection(shown):
+            value = shown[name]
+            if not isinstance(value, str):
+                continue
+            text = self._query.apply(value) if name == "url.query" else self._url(value)
+            if text is None:
+                del shown[name]
+            else:
+                shown[name] = text
+        return shown
 
 
 def sensitive_headers(environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -21,10 +21,10 @@ from obsserve.telemetry.catalogue import (
 )
 from obsserve.telemetry.lightspan import exception_attributes
 from obsserve.telemetry.otlp_encode import ERROR, INTERNAL, OK, SERVER, UNSET, SpanEvent, SpanLink, SpanRecord
-from obsserve.telemetry.redact import REDACTED, SENSITIVE_WORD
+from obsserve.telemetry.redact import REDACTED, SENSITIVE_WORD, AttributePolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from obsserve.telemetry.lightspan import Edits, LightSpan, TraceIdentity
     from obsserve.telemetry.observer import ExchangeView, Headers, SessionView
@@ -135,6 +135,7 @@ class SpanProjection:
     def __init__(self, configuration: TracingConfiguration) -> None:
         sensitive = configuration.sensitive_headers
         self._access = AccessRecord(service={}, policy=configuration.query)
+        self._foreign = AttributePolicy(configuration.query)
         self._address = configuration.address
         self._shows_messages = configuration.query.mode == "keep"
         self._exception_events = configuration.exception_events
@@ -262,7 +263,7 @@ class SpanProjection:
         if span.sampler_attributes:
             record.attributes = {**span.sampler_attributes, **record.attributes}
         if span.edits is not None:
-            _apply(record, span.edits)
+            _apply(record, span.edits, self._foreign.apply(span.edits.attributes))
         recorded = span.edits.recorded if span.edits is not None else ()
         if view.exception is not None and id(view.exception) not in recorded and self._exception_events:
             told = exception_attributes(view.exception)
@@ -286,9 +287,9 @@ class SpanProjection:
         return self._exception_events
 
 
-def _apply(record: SpanRecord, edits: Edits) -> None:
+def _apply(record: SpanRecord, edits: Edits, attributes: Mapping[str, Any]) -> None:
     """Add what the application has set; of what both say, the server's word counts."""
-    record.attributes = {**edits.attributes, **record.attributes}
+    record.attributes = {**attributes, **record.attributes}
     record.dropped_attributes = edits.attributes.dropped
     record.events = [*record.events, *edits.events]
     record.dropped_events = edits.dropped_events

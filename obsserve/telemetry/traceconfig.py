@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 Protocols = Literal["grpc", "http/protobuf"]
 TrustMode = Literal["peers", "all", "none"]
+ExemplarFilter = Literal["trace_based", "always_on", "always_off"]
 
+EXEMPLAR_FILTER: Final = "OTEL_METRICS_EXEMPLAR_FILTER"
 TRACES_PATH: Final = "/v1/traces"
 
 _EXPORTER_MODULES: Final[dict[str, str]] = {
@@ -105,6 +107,7 @@ class TracingConfiguration:
         attribute_limit: how many attributes the application may set on a span.
         attribute_length: how long they may be, None for no limit.
         event_limit: how many events the application may add to a span.
+        exemplars: which traces the metrics name.
         notes: what was not understood, for the server's log.
     """
 
@@ -131,6 +134,7 @@ class TracingConfiguration:
     attribute_limit: int = _ATTRIBUTE_LIMIT
     attribute_length: int | None = None
     event_limit: int = _EVENT_LIMIT
+    exemplars: ExemplarFilter = "trace_based"
     notes: tuple[str, ...] = ()
 
 
@@ -197,8 +201,23 @@ def tracing_configuration(
         attribute_limit=_limit(environ, "ATTRIBUTE_COUNT", _ATTRIBUTE_LIMIT, notes) or 0,
         attribute_length=_limit(environ, "ATTRIBUTE_VALUE_LENGTH", None, notes),
         event_limit=number_of(environ, "OTEL_SPAN_EVENT_COUNT_LIMIT", _EVENT_LIMIT, notes, least=0),
+        exemplars=_exemplar_filter(environ, notes),
         notes=tuple(notes),
     )
+
+
+def _exemplar_filter(environ: Mapping[str, str], notes: list[str]) -> ExemplarFilter:
+    text = environ.get(EXEMPLAR_FILTER, "").strip()
+    for known in get_args(ExemplarFilter):
+        if text.lower() == known:
+            chosen: ExemplarFilter = known
+            return chosen
+    if text:
+        notes.append(
+            f"{EXEMPLAR_FILTER}={text!r} is not known; use {', '.join(get_args(ExemplarFilter))}; "
+            "trace_based is used"
+        )
+    return "trace_based"
 
 
 def words_of(text: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from bisect import bisect_left
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -39,7 +40,7 @@ class FakeExchange:
         self.request_body_size, self.response_body_size = 0, 12
         self.ending, self.exception, self.app_protocol_error = catalogue.COMPLETE, None, None
         self.disconnect_phase, self.write_blocked, self.pipelined = None, 0.0, False
-        self.websocket = False
+        self.websocket, self.trace = False, None
         self.ordinary = False
         self.connection_request = 1
         for name, value in facts.items():
@@ -473,3 +474,22 @@ def test_without_routes_all_exchanges_share_a_row(region, read, ordinary):
     assert list(rows) == [("GET", "http", "200", "", "", "1.1")]
     (values,) = rows.values()
     assert sum(duration_counts(values)) == catalogue.ROUTE_LIMIT + 50
+
+
+@pytest.mark.parametrize(
+    ("chosen", "named"),
+    [("trace_based", (True, False)), ("always_on", (True, True)), ("always_off", (False, False))],
+)
+def test_which_traces_are_exemplars(region, chosen, named):
+    metrics = Metrics(region, exemplars=chosen)
+    reader = region.reader()
+    for sampled, method in ((True, "GET"), (False, "POST")):
+        trace = SimpleNamespace(trace_id_hex="1" * 32, span_id_hex="2" * 16, sampled=sampled)
+        finish(metrics, method=method, trace=trace)
+    found = {
+        row.labels[0]
+        for row in reader.rows()
+        if row.metric == "http_server_request_duration_seconds" and row.exemplars
+    }
+    assert ("GET" in found, "POST" in found) == named
+    reader.close()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obsserve.telemetry.redact import REDACTED, QueryPolicy, query_policy
+from obsserve.telemetry.redact import REDACTED, AttributePolicy, QueryPolicy, query_policy
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,37 @@ def test_no_value_outside_the_allow_list_appears(pairs):
     shown = QueryPolicy("redact-all", ("page",)).apply(query)
     for (key, _), piece in zip(pairs, shown.split("&"), strict=True):
         assert key == "page" or piece == f"{quote(key, safe='')}={REDACTED}"
+
+
+class TestAttributesOfOthers:
+    """What instrumentation writes into spans."""
+
+    def test_urls_and_queries(self):
+        policy = AttributePolicy(QueryPolicy("redact-all", ("page",)))
+        shown = policy.apply(
+            {
+                "http.url": "http://me:pw@shop/x?token=s3cret&page=2#top",
+                "url.full": "https://shop/x",
+                "http.target": "/x?a=s3cret",
+                "url.query": "s3cret&page=3",
+                "url.original": ["no", "text"],
+                "http.method": "GET",
+            }
+        )
+        assert shown == {
+            "http.url": "http://shop/x?token=REDACTED&page=2#top",
+            "url.full": "https://shop/x",
+            "http.target": "/x?a=REDACTED",
+            "url.query": "REDACTED&page=3",
+            "url.original": ["no", "text"],
+            "http.method": "GET",
+        }
+
+    def test_the_other_modes(self):
+        given = {"url.query": "a=1", "http.url": "http://shop/?a=1"}
+        assert AttributePolicy(QueryPolicy("drop")).apply(given) == {"http.url": "http://shop/"}
+        assert AttributePolicy(QueryPolicy("keep")).apply(given) == given
+
+    def test_without_any_nothing_is_copied(self):
+        given = {"db.system": "sqlite"}
+        assert AttributePolicy(QueryPolicy("redact-all")).apply(given) is given

@@ -130,6 +130,13 @@ class TestHow:
         assert len(found.notes) == 2
         assert "OTEL_BSP_MAX_QUEUE_SIZE='many'" in found.notes[0]
 
+    def test_which_traces_the_metrics_name(self):
+        assert self.configured().exemplars == "trace_based"
+        assert self.configured(OTEL_METRICS_EXEMPLAR_FILTER="Always_On ").exemplars == "always_on"
+        found = self.configured(OTEL_METRICS_EXEMPLAR_FILTER="sometimes")
+        assert (found.exemplars, len(found.notes)) == ("trace_based", 1)
+        assert "'sometimes'" in found.notes[0]
+
     def test_the_span_limits(self):
         found = self.configured(
             OTEL_ATTRIBUTE_COUNT_LIMIT="9",

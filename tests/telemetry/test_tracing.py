@@ -435,6 +435,32 @@ class TestSpansOfTheApplication:
         resources = [request.resource_spans[0].resource for request in traced.sink.requests]
         assert all("shop" in str(resource) for resource in resources)
 
+    def test_urls_in_them_leave_under_the_policy_for_queries(self, make):
+        """Instrumentation, FastAPI's own included, writes the URL as it came."""
+        traced = make()
+        elsewhere = InMemorySpanExporter()
+        urls = {"http.url": "http://me:pw@shop/?token=s3cret", "url.query": "token=s3cret"}
+
+        def app():
+            trace.get_current_span().set_attribute("url.full", urls["http.url"])
+            with trace.get_tracer("shop").start_as_current_span("query", attributes=urls) as span:
+                span.set_attribute("db.system", "sqlite")
+
+        trace.get_tracer("shop")
+        traced.tracing._application.prepare().add_span_processor(SimpleSpanProcessor(elsewhere))
+        traced.serve(app=app)
+        traced.tracing.shutdown(10.0)
+        spans = {span.name: attributes(span) for span in traced.sink.wait_for(2)}
+        assert spans["query"] == {
+            "http.url": "http://shop/?token=REDACTED", "url.query": "token=REDACTED", "db.system": "sqlite",
+        }  # fmt: skip
+        assert spans["GET /items/{id}"]["url.full"] == "http://shop/?token=REDACTED"
+        assert "s3cret" not in str(traced.sink.requests)
+        (own,) = elsewhere.get_finished_spans()
+        assert own.attributes["http.url"] == urls["http.url"], (
+            "what the application exports itself is its own"
+        )
+
     def test_of_an_unsampled_request_are_not_kept(self, make):
         traced = make(sampler="parentbased_always_off")
 

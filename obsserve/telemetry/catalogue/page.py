@@ -30,8 +30,8 @@ Metrics, line and span of a request are three views of one record, made when the
 
 ## Metrics
 
-`--metrics-port` serves them as Prometheus text or OpenMetrics (with exemplars), compressed for those who accept
-gzip; `?name[]=` selects by the names of metrics or samples. **Label sets** is the most that one serving process can
+`--metrics-port` serves them as Prometheus text or OpenMetrics (with exemplars: the newest sampled trace of each latency
+bucket; `OTEL_METRICS_EXEMPLAR_FILTER` chooses), compressed for those who accept gzip; `?name[]=` selects by the names of metrics or samples. **Label sets** is the most that one serving process can
 bring forth; workers are summed, but for metrics with the label `worker`, which have a set for each. Beyond a
 metric's bound observations go to one set with `{OVERFLOW_LABEL}="true"`, and `obsserve_metrics_overflow_total`
 counts them; `--metrics-max-series` ({SERIES_LIMIT}) bounds the sets of exchanges. A histogram has one series for
