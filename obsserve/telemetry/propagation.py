@@ -11,6 +11,7 @@ tracestate and baggage are dropped.
 
 from __future__ import annotations
 
+import contextvars
 import re
 from binascii import unhexlify
 from ipaddress import ip_address, ip_network
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import propagate
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import attach
 from opentelemetry.context.context import Context
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, get_current_span
@@ -29,7 +31,11 @@ if TYPE_CHECKING:
     from opentelemetry.propagators.textmap import TextMapPropagator
 
     from obsserve.telemetry.observer import Address, ExchangeView, Headers
+    from obsserve.telemetry.spanfigures import TraceFigures
     from obsserve.telemetry.traceconfig import TrustMode
+
+# An event for the server's log.
+UNTRUSTED: Final = "telemetry.trace_untrusted"
 
 TRACEPARENT: Final = b"traceparent"
 TRACESTATE: Final = b"tracestate"
@@ -386,3 +392,38 @@ class Propagation:
         parent = RemoteParent(found.trace_id, found.span_id, int(found.trace_flags))
         state = found.trace_state
         return StatefulParent(parent, list(state.items()), state), context
+
+
+class UntrustedHint:
+    """Counts contexts of peers that are not trusted, and tells of it once."""
+
+    def __init__(self, figures: TraceFigures, report: Callable[[str, str], None]) -> None:
+        self._figures = figures
+        self._report = report
+        self._told = False
+
+    def __call__(self, view: ExchangeView) -> None:
+        self._figures.slots[self._figures.untrusted] += 1.0
+        if not self._told:
+            self._told = True
+            peer = view.connection.peer
+            self._report(
+                UNTRUSTED,
+                f"{peer[0] if peer else 'a peer'} sent a trace context and is not trusted: its sampled flag is "
+                "ignored. Name your proxies with --forwarded-allow-ips, or choose with --trace-trust",
+            )
+
+
+def attach_call() -> Callable[[Any], object]:
+    """Return what makes an OpenTelemetry context current: the variable's own `set`, where there is one.
+
+    It takes 60 ns instead of 120. The variable is found by what `attach` leaves in an empty context.
+    """
+    empty = contextvars.Context()
+    mark = Context()
+    empty.run(attach, mark)
+    if len(empty) == 1:
+        ((variable, value),) = empty.items()
+        if value is mark:
+            return variable.set
+    return attach

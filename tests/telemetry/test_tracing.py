@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode, TraceState
 from opentelemetry.util._once import Once
 
-from obsserve.telemetry import appspans, catalogue, tracing
+from obsserve.telemetry import appspans, catalogue, propagation, tracing
 from obsserve.telemetry.cells import Cells
 from obsserve.telemetry.otlp import SCOPE
 from obsserve.telemetry.providertracing import ProviderTracing
@@ -685,10 +685,10 @@ class TestAttaching:
             for variable in variables:
                 variable.set(context)
 
-        monkeypatch.setattr(tracing, "attach", foreign)
+        monkeypatch.setattr(propagation, "attach", foreign)
         assert attach_call() is foreign
-        monkeypatch.setattr(tracing, "attach", lambda context: variables[0].set("something else"))
-        assert attach_call() is tracing.attach
+        monkeypatch.setattr(propagation, "attach", lambda context: variables[0].set("something else"))
+        assert attach_call() is propagation.attach
 
     def test_what_propagators_are_configured_counts(self, make):
         before = propagate.get_global_textmap()
