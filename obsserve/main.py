@@ -73,34 +73,53 @@ def _serve(config: Config, *, process_ends: bool = False) -> None:
     _ = config.settings  # everything that is wrong is told before anything happens
     _occupy_standard_descriptors()
     config.configure_logging()
-    if config.use_subprocess:
-        from obsserve.server.supervisor import Supervisor  # noqa: PLC0415  (see __getattr__)
-
-        Supervisor(config).run()
-        return
     # From before the application is imported until after the server has given signals back: the first process of a
     # container has no default action for SIGTERM, and one that comes twice, as from an init system that signals the
     # whole group, must not kill a process that is about to end cleanly.
     in_main_thread = threading.current_thread() is threading.main_thread()
     original = signal.signal(signal.SIGTERM, _leave) if in_main_thread else None
+    if in_main_thread and process_ends:
+        from obsserve.server import latesignals  # noqa: PLC0415 - --help needs no signals
+
+        latesignals.ignore_at_exit()
     try:
-        config.import_app()  # as uvicorn, before there is a loop; a module that is not there is the likeliest mistake
+        if config.use_subprocess:
+            from obsserve.server.supervisor import Supervisor  # noqa: PLC0415  (see __getattr__)
 
-        from obsserve.server.server import Server  # noqa: PLC0415  (see __getattr__)
-        from obsserve.server.servicemanager import ServiceManager  # noqa: PLC0415
-
-        server = Server(config)
-        server.service_manager = ServiceManager(os.environ)
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, server.handle_exit)
-        server.run()
+            Supervisor(config).run(process_ends=process_ends)
+            return
+        taken = (signal.SIGTERM, signal.SIGINT) if process_ends else (signal.SIGTERM,)
+        server = _serve_here(config, taken if in_main_thread else ())
     except KeyboardInterrupt:
         return
     finally:
         if original is not None and not process_ends:
             signal.signal(signal.SIGTERM, original)
-    if not server.started:
-        sys.exit(STARTUP_FAILURE)
+    code = 0 if server.started else STARTUP_FAILURE
+    if in_main_thread and process_ends:  # whoever asks again does not wait for threads of the application
+        signal.signal(signal.SIGINT, lambda *_: os._exit(code))
+    if code:
+        sys.exit(code)
+
+
+def _serve_here(config: Config, taken: tuple[signal.Signals, ...]) -> Server:
+    """Serve in this process until told to stop.
+
+    Args:
+        config: the options.
+        taken: signals that the server goes on handling after it has given signals back.
+    """
+    config.import_app()  # as uvicorn, before there is a loop; a module that is not there is the likeliest mistake
+
+    from obsserve.server.server import Server  # noqa: PLC0415  (see __getattr__)
+    from obsserve.server.servicemanager import ServiceManager  # noqa: PLC0415
+
+    server = Server(config)
+    server.service_manager = ServiceManager(os.environ)
+    for sig in taken:
+        signal.signal(sig, server.handle_exit)
+    server.run()
+    return server
 
 
 def _occupy_standard_descriptors() -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.errors import ObsserveError, StartupError
 from obsserve.server.channel import WorkerChannel
+from obsserve.server.latesignals import HELD_SIGNALS, ignore_at_exit
 from obsserve.server.seat import Seat
 from obsserve.server.server import Server
 from obsserve.server.workerlink import WorkerLink
@@ -31,12 +32,6 @@ if TYPE_CHECKING:
     from obsserve.asgi.lifespan import LifespanFailedError
     from obsserve.config import Config
 
-# What the main process holds back while it starts a worker, so that none of them meets an unprepared one.
-HELD_SIGNALS: Final = tuple(
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1")
-    if hasattr(signal, name)
-)
 # Writes the stack; a number that nobody else is likely to use.
 STACK_SIGNAL: Final = getattr(signal, "SIGRTMAX", 0) - 3
 
@@ -75,6 +70,7 @@ def serve_post(post: Post) -> None:
     for name in post.missing_streams:
         setattr(sys, name, None)  # as in the main process; what is open in their place is nobody's
     server = WorkerServer(post)
+    ignore_at_exit()
     handlers = {"SIGTERM": server.terminate, "SIGUSR1": server.handle_reopen}
     for sig in HELD_SIGNALS:
         signal.signal(sig, handlers.get(sig.name, signal.SIG_IGN))
@@ -163,6 +159,8 @@ class WorkerServer(Server):
 
     def terminate(self, _sig: int, _frame: object) -> None:
         """Drain: the handler of SIGTERM."""
+        if self._importing:  # and not sending anything else
+            self.channel.send("draining")
         self._drain()
 
     def _drain(self) -> None:

@@ -28,6 +28,12 @@ class WorkerLog:
             startup_seconds=round(worker.ready_at - worker.began, 3),
         )
 
+    def not_started(self, slot: int, reason: str) -> None:
+        """Tell of a process that the system did not let us start."""
+        self._log.error(
+            "worker.start_failed", message=f"Worker {slot} cannot be started: {reason}", worker=slot
+        )
+
     def to_be_replaced(self, worker: WorkerProcess, reason: str, fields: dict[str, Any]) -> None:
         self._log.info(
             "worker.recycle",

@@ -17,13 +17,14 @@ import socket
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from multiprocessing import connection, reduction, resource_tracker
 from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.server.channel import MainChannel
-from obsserve.server.worker import HELD_SIGNALS, STACK_SIGNAL, Post, serve_post
+from obsserve.server.latesignals import HELD_SIGNALS, held
+from obsserve.server.worker import STACK_SIGNAL, Post, serve_post
 from obsserve.server.workerlink import HEARTBEAT_SLOT
 from obsserve.telemetry import catalogue
 from obsserve.telemetry.cells import Cells
@@ -55,6 +56,9 @@ class WorkerProcess:
         sockets: the bound sockets to listen on.
         service_instance_id: one for all workers.
         receive: called with the worker and each message that is not about its own state.
+
+    Raises:
+        OSError: the system does not let us start a process.
     """
 
     def __init__(
@@ -78,48 +82,65 @@ class WorkerProcess:
         self.settled = asyncio.Event()  # it is ready, or it is gone
         self.gone = asyncio.Event()
         self._receive = receive
+        self._stacks: int | None = None
+        with ExitStack() as undone:
+            self._begin(config, sockets, service_instance_id, undone)
+            undone.pop_all()
+        self.exit_code: int | None = None  # None while it lives; negative for a signal
+        self._reading = asyncio.get_running_loop().create_task(self.channel.read())
+        self._watch()
+
+    def _begin(
+        self, config: Config, sockets: list[socket.socket], service_instance_id: str, undone: ExitStack
+    ) -> None:
+        """Start the process; what `undone` holds is given back if that fails."""
         ours, theirs = socket.socketpair()
+        undone.callback(ours.close)
         ours.setblocking(False)
         self.channel = MainChannel(ours, self._message)
         settings = config.settings
-        cells = Cells.create(rows_for(settings.metrics_max_series, body_sizes=settings.has_body_sizes))
-        self.reader = cells.reader()
-        self._oom_kills = oom_kills()
-        self._stacks = (
-            os.memfd_create("obsserve-stacks", os.MFD_CLOEXEC) if hasattr(os, "memfd_create") else None
-        )
+        cells = None
+        try:
+            cells = Cells.create(rows_for(settings.metrics_max_series, body_sizes=settings.has_body_sizes))
+            self.reader = cells.reader()
+            undone.callback(self.reader.close)
+            self._oom_kills = oom_kills()
+            if hasattr(os, "memfd_create"):
+                self._stacks = os.memfd_create("obsserve-stacks", os.MFD_CLOEXEC)
+                undone.callback(os.close, self._stacks)
+            self._launch(config, sockets, theirs, cells, service_instance_id)
+        finally:
+            theirs.close()
+            if cells is not None:
+                cells.close()
+
+    def _launch(
+        self,
+        config: Config,
+        sockets: list[socket.socket],
+        channel: socket.socket,
+        cells: Cells,
+        service_instance_id: str,
+    ) -> None:
         stacks = None if self._stacks is None else _Descriptor(self._stacks)
         post = Post(
             config,
             sockets,
-            theirs,
+            channel,
             _Descriptor(cells.fileno()),
-            slot,
+            self.slot,
             service_instance_id,
             stacks,
             tuple(name for name in ("stdout", "stderr") if getattr(sys, name) is None),
         )
         self._process = multiprocessing.get_context("spawn").Process(
-            target=serve_post, args=(post,), name=f"obsserve-worker-{slot}"
+            target=serve_post, args=(post,), name=f"obsserve-worker-{self.slot}"
         )
         # It lets SIGINT and SIGTERM through when it starts its own process; then not while they are held back.
         resource_tracker.ensure_running()
-        held = (
-            signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
-            if hasattr(signal, "pthread_sigmask")
-            else None
-        )
-        try:
+        with held(HELD_SIGNALS):
             self._process.start()
-        finally:
-            if held is not None:
-                signal.pthread_sigmask(signal.SIG_SETMASK, held)
-            theirs.close()
-            cells.close()
         self.pid = self._process.pid or 0
-        self.exit_code: int | None = None  # None while it lives; negative for a signal
-        self._reading = asyncio.get_running_loop().create_task(self.channel.read())
-        self._watch()
 
     def heartbeat(self) -> float:
         """Return when its event loop last turned, unix time; 0.0 before it did."""
@@ -193,7 +214,9 @@ class WorkerProcess:
 
     def _message(self, message: dict[str, Any]) -> None:
         kind = message["type"]
-        if kind == "ready" and self.state == "starting":
+        if kind == "ready":
+            if self.state != "starting":
+                return  # it was told to end meanwhile
             self.state = "ready"
             self.ready_at = time.time()
             self.resident = resident_bytes(self.pid)  # before its first request
