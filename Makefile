@@ -23,11 +23,7 @@ floors:  ## the tests with the oldest releases that pyproject.toml admits
 	.ci/floors
 
 full: $(VENV)/.installed-test  ## also what takes long: more examples, the test suite five times, other Pythons, old dependencies
-	HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest tests/properties tests/telemetry --timeout 600
-	$(BIN)/python -m pytest -m full --timeout 900
-	for round in 1 2 3 4 5; do $(BIN)/python -m pytest $(PARALLEL) tests/integration || exit 1; done
-	.ci/versions
-	.ci/floors
+	PYTHON=$(BIN)/python PARALLEL="$(PARALLEL)" .ci/full
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -231,12 +231,13 @@ def _judge_step(
 ) -> tuple[float, float, str | None]:
     """Return the rate of good answers in a step, the share of refused ones, and what left the SLO there.
 
-    They are medians of its intervals, so that one stall decides nothing.
+    What leaves the SLO there does so in every interval; a stall, of the server, of the machine or of those who
+    send, does in one.
     """
     rate = median(one.good for one in points)
-    refused = median(one.refused / one.sent if one.sent else 0.0 for one in points)
+    refused = min(one.refused / one.sent if one.sent else 0.0 for one in points)
     p95s = [p95 for one in points if (p95 := one.server.get("p95")) is not None]
-    p95 = median(p95s) if p95s else 0.0
+    p95 = min(p95s, default=0.0)
     reasons = []
     if p95 > ttfb_p95:
         reasons.append(f"the server's TTFB p95 is {p95 * 1e3:.0f} ms")

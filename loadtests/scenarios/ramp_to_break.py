@@ -1,7 +1,7 @@
 """ramp_to_break: a little more every few seconds, on a timetable, until the server leaves its SLO: that is the knee.
 
 The knee is the highest rate at which the server's p95 to the first byte and its share of 503s are still within
-bounds. Run at 70 % of it.
+bounds all the time, not for a moment. Run at 70 % of it.
 """
 
 from locust import task
@@ -12,7 +12,7 @@ from loadtests.story import knee
 from loadtests.users import PacedUser
 
 TTFB_P95_SECONDS = 0.25
-REFUSED_SHARE = 0.01
+REFUSED_SHARE = 0.05
 
 
 class Caller(PacedUser):

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 # How long a closed connection may go on sending what nobody will read (nginx's lingering_timeout is 5 s).
 LINGER: Final = 2.0
-# How long an idle connection is kept while draining, for a request that is already on its way.
+# How long an idle connection is kept while draining, for a request that is already on its way; and one that has
+# not had any yet, whose client has only just connected to ask something.
 DRAIN_LINGER: Final = 0.5
+FIRST_LINGER: Final = 2.0
 # The name of each request's task.
 TASK_NAME: Final = "obsserve-request"
 
@@ -414,7 +416,8 @@ class Connection(Intake):
             if now - max(self._head_began, self.idle_since) > server.timeout_request_header:
                 self.refuse(self.unread_exchange(), catalogue.HEADER_TIMEOUT)
         elif server.draining:
-            if now - max(self.idle_since, server.drain_started) > DRAIN_LINGER:
+            linger = DRAIN_LINGER if self.requests else FIRST_LINGER
+            if now - max(self.idle_since, server.drain_started) > linger:
                 self.close("drain")
         elif not self.requests:
             if now - self.opened_at > server.timeout_request_header:

@@ -733,9 +733,9 @@ class TestTheServersOwnClose:
         site = serve(hello)
         client = site.client()
         site.state.draining, site.state.drain_started = True, client.connection.opened_at
-        client.sweep(0.4)
+        client.sweep(1.9)
         assert not client.gone
-        client.sweep(0.6)
+        client.sweep(2.1)
         assert (client.gone, client.connection.close_reason) == (True, "drain")
 
 

