@@ -296,6 +296,20 @@ def comma_list(value: Any) -> tuple[str, ...]:
         raise BadValue(f"{value!r} is not a list", "give names separated by commas") from None
 
 
+def peers(value: Any) -> tuple[str, ...]:
+    """Accept addresses, networks and literals, as `comma_list` does; what looks like a network has to be one."""
+    given = comma_list(value)
+    for peer in given:
+        if "/" in peer and not peer.startswith("/"):
+            from ipaddress import ip_network  # noqa: PLC0415  (most servers name no network)
+
+            try:
+                ip_network(peer, strict=False)
+            except ValueError:
+                raise BadValue(f"{peer!r} is not a network", "give CIDR, such as 10.0.0.0/8") from None
+    return given
+
+
 def some_of(choices: tuple[str, ...]) -> Check:
     """Accept some of the words, separated by commas or as a sequence, in any case; their order is kept."""
     one = one_of(choices)

@@ -7,9 +7,11 @@ The table of options itself is `obsserve.settings`.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from obsserve.checks import LogLevel
@@ -217,6 +219,12 @@ class Config:
             from obsserve.server.tls import server_context  # noqa: PLC0415  (only for those who serve TLS)
 
             self.ssl = server_context(self)
+        elif self.settings.ssl_cert_reqs or self.settings.ssl_ca_certs:
+            # Whoever asks for client certificates must not be served in the clear, to everybody, without a word.
+            asked = "ssl_cert_reqs" if self.settings.ssl_cert_reqs else "ssl_ca_certs"
+            raise StartupError(
+                f"Cannot serve TLS, which {asked} asks for: give --ssl-certfile, or leave it out."
+            )
 
     def load_app(self) -> ASGIApplication:
         """Import the application, call it if it is a factory, and return what serves a request.
@@ -229,7 +237,7 @@ class Config:
         app = self._call_factory(found) if self._is_factory(found) else found
         if not callable(app):
             raise StartupError(
-                f"The application {self.app!r} is a {type(app).__name__}, which cannot be called."
+                f"The application {self.app!r} cannot be called: it is of type {type(app).__name__}."
             )
         return self._served(app)
 
@@ -267,7 +275,10 @@ class Config:
         try:
             return import_from_string(self.app)
         except ImportFromStringError as error:
-            raise StartupError(f"Error loading ASGI app. {error}") from None
+            absent = ""
+            if app_dir and not Path(app_dir).exists():
+                absent = f" There is no directory {app_dir!r} (app_dir)."
+            raise StartupError(f"Error loading ASGI app. {error}{absent}") from None
         except Exception as error:
             reason = (
                 f"Error loading ASGI app. {self.app!r} raised {type(error).__name__} when it was imported."
@@ -357,7 +368,7 @@ class Config:
         if loop == "asyncio":
             return asyncio.new_event_loop
         if ":" in loop:
-            return _imported(loop, "the loop factory")  # type: ignore[no-any-return]
+            return _loop_factory(loop)
         try:
             import uvloop  # noqa: PLC0415
         except ImportError as error:
@@ -383,6 +394,32 @@ def _protocol_class(value: str | type[Any], what: str) -> type[asyncio.Protocol]
     return _imported(value, what) if ":" in value else None
 
 
+def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return somebody's loop factory, which says what is wrong when it makes no loop."""
+    import asyncio  # noqa: PLC0415
+
+    factory = _imported(name, "the loop factory")
+
+    @functools.wraps(factory, updated=())
+    def make() -> asyncio.AbstractEventLoop:
+        from obsserve.importer import application_traceback  # noqa: PLC0415
+
+        try:
+            loop = factory()
+        except Exception as error:
+            reason = (
+                f"Error loading the loop factory. {name!r} raised {type(error).__name__} when it was called."
+            )
+            raise StartupError(reason, application_traceback(error)) from error
+        if not isinstance(loop, asyncio.AbstractEventLoop):
+            raise StartupError(
+                f"Error loading the loop factory. {name!r} returned a {type(loop).__name__}, not an event loop."
+            )
+        return loop
+
+    return make
+
+
 def _imported(name: str, what: str) -> Any:
     from obsserve.importer import ImportFromStringError, application_traceback, import_from_string  # noqa: PLC0415
 
@@ -395,7 +432,7 @@ def _imported(name: str, what: str) -> Any:
         raise StartupError(reason, application_traceback(error)) from error
     if not callable(found):
         raise StartupError(
-            f"Error loading {what}. {name!r} is a {type(found).__name__}, which cannot be called."
+            f"Error loading {what}. {name!r} cannot be called: it is of type {type(found).__name__}."
         )
     return found
 

@@ -41,11 +41,16 @@ def import_from_string(import_str: Any) -> Any:
     if not module_name or not attributes:
         raise ImportFromStringError(f'Import string "{import_str}" must be in format "<module>:<attribute>".')
     try:
+        if module_name.startswith("."):
+            # There is no package that it could be relative to.
+            raise ModuleNotFoundError(name=module_name)  # noqa: TRY301
         found = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if not _is_or_contains(error.name, module_name):
             raise
-        raise ImportFromStringError(f'Could not import module "{module_name}".') from None
+        hint = _module_of_path(module_name)
+        meant = f' Did you mean "{hint}:{attributes}"?' if hint else ""
+        raise ImportFromStringError(f'Could not import module "{module_name}".{meant}') from None
     for attribute in attributes.split("."):
         try:
             found = getattr(found, attribute)
@@ -53,6 +58,12 @@ def import_from_string(import_str: Any) -> Any:
             message = f'Attribute "{attributes}" not found in module "{module_name}".'
             raise ImportFromStringError(message) from None
     return found
+
+
+def _module_of_path(path: str) -> str:
+    """Return the name of the module that a path was given for, `shop/main.py`; nothing if it is no path."""
+    named = path.removesuffix(".py").removeprefix("./").replace("/", ".").strip(".")
+    return named if named != path and all(map(str.isidentifier, named.split("."))) else ""
 
 
 def application_traceback(error: BaseException) -> str:

@@ -112,8 +112,8 @@ def _configure(config: LogConfig, use_colors: bool | None) -> None:
     elif isinstance(config, str) and config.endswith((".json", ".yaml", ".yml")):
         dictConfig(_colored(_read(Path(config)), use_colors))
     else:
-        if isinstance(config, str) and not Path(config).is_file():
-            raise FileNotFoundError("there is no such file")
+        if isinstance(config, str):
+            Path(config).open("rb").close()  # fileConfig takes a file that is not there for an empty one
         fileConfig(config, disable_existing_loggers=False)
 
 
@@ -129,7 +129,10 @@ def _read(path: Path) -> dict[str, Any]:
             import yaml  # type: ignore[import-untyped]  # noqa: PLC0415  (an extra)
         except ImportError as error:
             raise ImportError("PyYAML is not installed; pip install 'obsserve[config]' brings it") from error
-        loaded = yaml.safe_load(text)
+        try:
+            loaded = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(_said(error)) from None
     if not isinstance(loaded, dict):
         raise ValueError(f"it holds a {type(loaded).__name__} instead of a dictionary")  # noqa: TRY004  (of the file, not of an argument)
     return loaded

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from obsserve.settings import Option
 
 PREFIX = "OBSSERVE_"
+UVICORN_PREFIX = "UVICORN_"  # of whoever has just changed the word
 CONFIG_VARIABLE = "OBSSERVE_CONFIG"
 PROJECT_FILE = Path("pyproject.toml")
 OTHER_GROUP = "Configuration"
@@ -88,7 +89,10 @@ def resolve(flags: Mapping[str, Any], *, file: str | None = None, environ: Mappi
         elif key in OPTIONS:
             problems.append(Problem(key, "a file cannot give it", "give it from Python", str(path)))
         else:
-            problems.append(Problem(key, "there is no such option", did_you_mean(key, SHARED), str(path)))
+            remedy = did_you_mean(key, SHARED)
+            if key in ("tool", "obsserve") and isinstance(value, dict):
+                remedy = f"write the options at the top of {path}: only pyproject.toml has [tool.obsserve]"
+            problems.append(Problem(key, "there is no such option", remedy, str(path)))
 
     for name, option in SHARED.items():
         if text := environ.get(option.variable):  # an empty one counts as not given, as with click
@@ -128,6 +132,10 @@ def _warnings(environ: Mapping[str, str]) -> Iterable[str]:
     for variable in sorted(environ):
         if variable.startswith(PREFIX) and variable not in known:
             yield f"{variable} sets no option; {did_you_mean(variable, known)}"
+        elif variable.startswith(UVICORN_PREFIX):
+            ours = PREFIX + variable.removeprefix(UVICORN_PREFIX)
+            if ours in known and ours not in environ:
+                yield f"{variable} is not read; the variable is called {ours} here"
 
 
 # --- the command line ---------------------------------------------------------------------------------------

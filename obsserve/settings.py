@@ -9,7 +9,7 @@ from __future__ import annotations
 
 # ruff: noqa: RUF009  (option() returns a field)
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -21,7 +21,6 @@ from obsserve.checks import (
     awaited,
     called,
     checked_by,
-    comma_list,
     directory,
     filled_text,
     header,
@@ -29,6 +28,7 @@ from obsserve.checks import (
     log_level,
     one_of,
     one_of_or_import,
+    peers,
     permissions,
     protocol_class,
     ratio,
@@ -41,6 +41,7 @@ from obsserve.checks import (
     tls_version,
     whole,
 )
+from obsserve.contradictions import contradictions
 from obsserve.errors import ConfigError, Problem, did_you_mean
 from obsserve.logconfig import BUILT_IN, log_config
 from obsserve.resource import SERVICE_NAME, resource_attributes
@@ -318,7 +319,7 @@ class Settings:
         help="Believe the forwarding headers of trusted peers.")
     forwarded_headers: tuple[str, ...] = option("x-forwarded-for,x-forwarded-proto", group=HEADERS, check=some_of(get_args(ForwardingHeader)), choices=get_args(ForwardingHeader), metavar="HEADERS",
         help="Which forwarding headers: " + ", ".join(get_args(ForwardingHeader)) + ". Where two say the same, the first that a request carries wins.")
-    forwarded_allow_ips: tuple[str, ...] = option("127.0.0.1,::1", group=HEADERS, check=comma_list, metavar="ADDRESSES", fallback_variable="FORWARDED_ALLOW_IPS",
+    forwarded_allow_ips: tuple[str, ...] = option("127.0.0.1,::1", group=HEADERS, check=peers, metavar="ADDRESSES", fallback_variable="FORWARDED_ALLOW_IPS",
         help="The trusted peers: addresses and networks, separated by commas; unix: peers on a unix socket; * trusts everyone.")
     proxy_protocol: bool = option(False, group=HEADERS, check=switch,
         help="Trusted peers begin each connection with a PROXY protocol header, version 1 or 2, that names the client.")
@@ -470,7 +471,8 @@ class Settings:
             except BadValue as bad:
                 problems.append(Problem(name, bad.what, bad.remedy))
             object.__setattr__(self, name, value)
-        problems.extend(self._contradictions())
+        if not problems:  # what is no value at all cannot be compared with another
+            problems.extend(contradictions(self))
         if problems:
             raise ConfigError(problems)
         if not self.service_name:
@@ -494,31 +496,6 @@ class Settings:
     def has_body_sizes(self) -> bool:
         """Whether there are histograms of body sizes."""
         return self.metrics_body_size or self.metrics_profile == "full"
-
-    def _contradictions(self) -> Iterator[Problem]:
-        hashes = self.log_client_ip == "hash" or any(
-            getattr(rule, "mode", None) == "hash" for rule in self.log_field
-        )
-        if hashes and not self.log_hash_key:
-            yield Problem("log_hash_key", "hashed fields need a key", "set OBSSERVE_LOG_HASH_KEY to a secret")
-        if self.uds is not None and self.fd is not None:
-            yield Problem("uds", "it excludes fd", "give one of the two")
-        if self.reuse_port and (self.uds is not None or self.fd is not None):
-            yield Problem("reuse_port", "it is for host and port", "leave it out, or uds and fd")
-        if self.proxy_protocol and (not isinstance(self.http, str) or ":" in self.http):
-            yield Problem("proxy_protocol", "a protocol class of http does not speak it", "turn it off")
-        budget = self.timeout_graceful_shutdown
-        if self.shutdown_delay and budget is not None and self.shutdown_delay >= budget:
-            yield Problem(
-                "shutdown_delay", "it leaves no time to drain", "give more timeout_graceful_shutdown"
-            )
-        if self.ready_min_workers > self.workers:
-            yield Problem(
-                "ready_min_workers", f"there are only {self.workers} workers", "give at most so many"
-            )
-        serves_on = (self.host, self.port) if self.uds is None and self.fd is None else None
-        if self.metrics_port and (self.metrics_host, self.metrics_port) == serves_on:
-            yield Problem("metrics_port", "the application listens on this port", "give another one")
 
 
 OPTIONS: dict[str, Option] = {

@@ -142,6 +142,7 @@ class TestSettings:
             ("h11_max_incomplete_event_size", 0),
             ("log_config", 5),
             ("log_config", ""),
+            ("forwarded_allow_ips", "10.0.0.0/99"),
         ],
     )
     def test_what_cannot_be_used(self, name, value):
@@ -176,6 +177,7 @@ class TestSettings:
             ("headers", "X-A: 1", (("X-A", " 1"),)),
             ("headers", [["X-A", "1:2"], "X-B:é"], (("X-A", "1:2"), ("X-B", "é"))),
             ("forwarded_allow_ips", "10.0.0.0/8, ::1,", ("10.0.0.0/8", "::1")),
+            ("forwarded_allow_ips", "10.0.0.1/8,/run/proxy.sock", ("10.0.0.1/8", "/run/proxy.sock")),
             ("forwarded_allow_ips", ["*"], ("*",)),
             ("log_query_allow", ["page", "sort"], ("page", "sort")),
             ("service_name", "shop", "shop"),
@@ -213,6 +215,19 @@ class TestSettings:
     def test_contradictions(self):
         assert problems_of(uds="/tmp/socket", fd=3).keys() == {"uds"}
         assert problems_of(port=9000, metrics_port=9000).keys() == {"metrics_port"}
+        assert problems_of(ready_min_workers=2).keys() == {"ready_min_workers"}
+        assert problems_of(shutdown_delay=30).keys() == {"shutdown_delay"}
+
+    @pytest.mark.parametrize("options", [{"ssl_cert_reqs": 2}, {"ssl_ca_certs": "ca.pem"}])
+    def test_client_certificates_are_not_asked_for_in_the_clear(self, options):
+        with pytest.raises(StartupError, match=next(iter(options))):
+            Config(application, **options).load_ssl()
+
+    @pytest.mark.parametrize(
+        "option", ["workers", "shutdown_delay", "timeout_graceful_shutdown", "ready_min_workers", "log_field"]
+    )
+    def test_what_is_no_value_is_not_compared_with_others(self, option):
+        assert problems_of(**{option: "x"}).keys() == {option}
 
     def test_two_ephemeral_ports_do_not_collide(self):
         assert Settings(app=application, port=0, metrics_port=0).metrics_port == 0
@@ -366,7 +381,7 @@ class TestLoading:
         [
             (application, "cannot be called without arguments"),
             (coroutine_factory, "is a coroutine function"),
-            (create_nothing, "is a NoneType, which cannot be called"),
+            (create_nothing, "cannot be called: it is of type NoneType"),
             (create_trouble, "raised LookupError when it was called"),
         ],
     )
@@ -378,7 +393,7 @@ class TestLoading:
         assert ("LookupError: no database" in caught.value.traceback) == (app is create_trouble)
 
     def test_what_cannot_be_called(self):
-        with pytest.raises(StartupError, match="is a str, which cannot be called"):
+        with pytest.raises(StartupError, match="cannot be called: it is of type str"):
             Config("os:name").load_app()
 
     def test_a_module_that_is_not_there(self):
@@ -528,7 +543,9 @@ class TestLoop:
 
     def test_a_factory_of_somebody_else(self):
         factory = Config(application, loop="asyncio:SelectorEventLoop").get_loop_factory()
-        assert factory is asyncio.SelectorEventLoop
+        made = factory()
+        made.close()
+        assert isinstance(made, asyncio.SelectorEventLoop)
 
     def test_none_leaves_it_to_the_policy(self):
         assert Config(application, loop="none").get_loop_factory() is None
@@ -538,6 +555,14 @@ class TestLoop:
         with pytest.raises(StartupError, match="Error loading the loop factory") as caught:
             Config(application, loop=loop).get_loop_factory()
         assert caught.value.exit_code == STARTUP_FAILURE
+
+    @pytest.mark.parametrize(
+        ("loop", "says"),
+        [("builtins:dict", "returned a dict, not an event loop"), ("builtins:iter", "raised TypeError when")],
+    )
+    def test_a_factory_that_makes_no_loop(self, loop, says):
+        with pytest.raises(StartupError, match=says):
+            Config(application, loop=loop).get_loop_factory()()
 
     def test_a_factory_whose_module_raises(self, tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(tmp_path)

@@ -146,7 +146,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("name", "text", "said"),
         [
-            ("missing.ini", None, "there is no such file"),
+            ("missing.ini", None, "No such file or directory"),
             ("missing.json", None, "No such file or directory"),
             ("broken.json", "{", "Expecting property name"),
             ("list.yaml", "- 1", "it holds a list instead of a dictionary"),

@@ -107,6 +107,15 @@ class TestEnvironment:
         assert resolution.warnings == ("OBSSERVE_PROT sets no option; did you mean OBSSERVE_PORT?",)
         assert not resolution.problems
 
+    def test_a_variable_of_uvicorn_is_a_warning(self):
+        resolution = resolve(
+            UVICORN_PORT="1", UVICORN_RELOAD_DIRS=".", UVICORN_HOST="a", OBSSERVE_HOST="b", UVICORN_X=""
+        )
+        assert resolution.warnings == (
+            "UVICORN_PORT is not read; the variable is called OBSSERVE_PORT here",
+            "UVICORN_RELOAD_DIRS is not read; the variable is called OBSSERVE_RELOAD_DIRS here",
+        )
+
 
 class TestFile:
     def test_types_of_toml(self, empty_directory):

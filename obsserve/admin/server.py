@@ -244,8 +244,10 @@ def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 def _why_not(host: str, port: int, error: OSError) -> str:
     where = f"the metrics port {f'[{host}]' if ':' in host else host}:{port}"
     if error.errno != errno.EADDRINUSE:
-        return f"cannot listen on {where}: {error.strerror or error}"
+        # asyncio adds the address to what the system says, which stands here already.
+        reason = (error.strerror or str(error)).partition(" (while attempting")[0]
+        return f"Cannot listen on {where}: {reason}; --metrics-host takes an address of this machine"
     advice = f"choose another one, for example --metrics-port {SUGGESTED_PORT}"
     if port == NODE_EXPORTER_PORT:
-        return f"cannot listen on {where}: it is in use ({port} is node_exporter's default port); {advice}"
-    return f"cannot listen on {where}: it is in use; {advice if port != SUGGESTED_PORT else 'choose another one'}"
+        return f"Cannot listen on {where}: it is in use ({port} is node_exporter's default port); {advice}"
+    return f"Cannot listen on {where}: it is in use; {advice if port != SUGGESTED_PORT else 'choose another one'}"

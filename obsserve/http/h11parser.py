@@ -211,6 +211,8 @@ class H11Parser:
                 self._events.on_body(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):
                 for name, value in event.headers:
+                    if name in (b"content-length", b"transfer-encoding"):
+                        raise RefusedHead(catalogue.BAD_CHUNK)  # as llhttp; RFC 9110 6.5.1 forbids them
                     self._events.on_header(name, value)
                 rest = bytes(self._reader.trailing_data[0])
                 self._closed = self._is_last

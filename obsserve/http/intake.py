@@ -398,8 +398,11 @@ class Intake(Flow):
             self.refuse(self._incoming, catalogue.BAD_CHUNK)
         elif found is None:  # what follows a request that asked to close
             self._reading = REFUSED
-            if self.exchange is None:
+            last = self._queue[-1] if self._queue else self.exchange
+            if last is None:
                 self.close("negotiated")
+            else:  # the parser may be alone in having understood it so: a trailer field, Proxy-Connection
+                last.keep_alive = last.plain = False
         elif found is catalogue.UNKNOWN_METHOD:
             self._head = self._chunk[self._message_start() :]
             self._refuse_method()

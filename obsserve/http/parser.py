@@ -9,7 +9,9 @@ Differences that remain, none of which moves the boundary of a message:
 - Of a malformed request, the cause that is told may differ where a line has several faults.
 - httptools refuses a line at its first wrong byte, h11 at some of them only when the line is complete.
 - httptools reads RTSP/1.0 and RTSP/1.1 in the place of the version as HTTP of that version.
-- h11 refuses a chunk size of more than 20 digits, however many of them are zeros.
+- h11 refuses a chunk size of more than 20 digits, however many of them are zeros; httptools one that does not
+  fit into 64 bits.
+- httptools minds Proxy-Connection, and Connection among trailer fields: after a close there it reads no more.
 """
 
 from __future__ import annotations

@@ -236,4 +236,10 @@ def _named(settings: Settings, passed: range) -> str:
 def _reason(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return "the address is already in use; stop what listens there or choose another"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address; give one of its own, or 0.0.0.0 for all"
+    if error.errno == errno.EACCES:
+        return "Permission denied; ports below 1024 and protected directories need more rights"
+    if isinstance(error, socket.gaierror):
+        return f"{error.strerror}; --host takes one name or address, without scheme or port"
     return error.strerror or str(error)

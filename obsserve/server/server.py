@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.asgi.frameworks import learn_routes
 from obsserve.asgi.lifespan import Lifespan, LifespanFailedError
+from obsserve.contradictions import tell_doubts
 from obsserve.http.connection import Connection
 from obsserve.http.parser import parser_class
 from obsserve.http.state import ServerState
@@ -97,11 +98,12 @@ class Server:
             sockets: bound sockets to listen on instead of those that the options name.
 
         Raises:
-            StartupError: the server cannot start; an application that fails to start up is logged instead,
-                and leaves `started` false.
+            StartupError: the server cannot start.
+            SystemExit: with 3, as with uvicorn: the application failed to start up, which has been logged.
         """
         with asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
             runner.run(self._serve_until_signalled(sockets))
+        self._exit_if_failed()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve in the running event loop until told to stop; see `run`.
@@ -111,6 +113,11 @@ class Server:
         await self._serve_until_signalled(sockets)
         for captured in reversed(self._captured):
             signal.raise_signal(captured)
+        self._exit_if_failed()
+
+    def _exit_if_failed(self) -> None:
+        if self.startup_failure is not None and self.seat is None:  # whoever gave a seat tells why itself
+            sys.exit(self.startup_failure.exit_code)
 
     async def _serve_until_signalled(self, sockets: list[socket.socket] | None) -> None:
         with self.capture_signals():
@@ -138,6 +145,8 @@ class Server:
         # Whoever configures logging keeps their own structlog, too.
         self._structlog_adopted = self._settings.log_config == BUILT_IN and adopt_structlog()
         self._log = server_logger()
+        if self.seat is None:
+            tell_doubts(self._settings, self._log)
         tuning.tune_process()
         self._observation = Observation(self._settings, self._log, self.seat)
 
@@ -387,7 +396,9 @@ class Server:
         """Nothing by default; of several workers that fail alike, one tells why."""
 
     def _report_startup(self, failure: LifespanFailedError) -> None:
-        self._log.error("lifespan.failed", message=f"{failure} The server stops.", exc_info=failure.cause)
+        said = str(failure).rstrip(".")
+        message = f"{said[:1].upper()}{said[1:]}. The server stops"
+        self._log.error("lifespan.failed", message=message, exc_info=failure.cause)
 
     def _report_lifespan(self, message: str, cause: BaseException | None) -> None:
         self._log.error("lifespan.failed", message=message, exc_info=cause)

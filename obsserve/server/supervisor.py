@@ -18,6 +18,7 @@ from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from obsserve.contradictions import tell_doubts
 from obsserve.errors import StartupError
 from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
 from obsserve.server import latesignals, listeners
@@ -80,9 +81,9 @@ class Supervisor:
 
             self._watchers = (*self._watchers, Reloader(self.settings).watch)
             if str(self.config.workers) not in ("1", "None"):
-                self.log.warning(
-                    "server.warning", message='"workers" flag is ignored when reloading is enabled.'
-                )
+                ignored = '"workers" flag is ignored when reloading is enabled.'
+                self.log.warning("server.warning", message=ignored)
+        tell_doubts(self.settings, self.log)
         try:
             with asyncio.Runner(loop_factory=latesignals.Loop) as runner:
                 try:

@@ -193,7 +193,7 @@ class AccessLog(Fragments):
         """Take this exchange for the lines of the loop's next turn.
 
         Between requests, lines push the requests' data out of the processor's cache, and the other way
-        round: one after the other they cost about 1 µs less each.
+        round: one after the other they cost less.
         """
         ended = self._ended
         if not ended:

@@ -1,8 +1,8 @@
 """The metrics observer: exchanges and connections into cells.
 
 Owns the rows that it fills; a row's labels never change. Rules:
-- `exchange_started` and `exchange_ended` are the hot path: one look-up, then additions to slots. `timeit` with
-  an ordinary exchange: 0.10 and 0.49 µs on CPython 3.11, 0.12 and 0.68 µs on 3.13 (EPYC, 2 cores).
+- `exchange_started` and `exchange_ended` are the hot path: one look-up, then additions to slots
+  (`python -m loadtests.bench hello` with and without metrics).
 - Gauges of what is open are differences of counters (begun less ended, accepted less closed), so that they
   are right while the loop is blocked, and nothing can leak. Only the split of the open connections by
   state is sampled.

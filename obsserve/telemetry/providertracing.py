@@ -1,7 +1,7 @@
 """SERVER spans by the application's own tracer provider, when importing the application has set one.
 
 Standard SDK spans with its samplers, processors and exporters; our own export is off. Attributes, names,
-status and events are those of our own spans. It costs what the SDK costs, 3 to 16 µs for each request.
+status and events are those of our own spans. It costs what the SDK costs.
 
 A parent that is not trusted becomes a link here: a foreign sampler cannot be told to take its trace id
 and not its flag.

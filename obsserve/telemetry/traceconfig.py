@@ -253,6 +253,8 @@ def endpoint_of(given: str | None, protocol: Protocols, path: str) -> str | None
     if not given:
         return None
     if not given.startswith(("http://", "https://")):
+        if "://" in given:
+            raise StartupError(f"--otlp-endpoint {given}: its scheme is neither http nor https")
         raise StartupError(f"--otlp-endpoint {given}: it is no URL; write http://{given} or https://{given}")
     if protocol == "grpc" or given.endswith(path):
         return given

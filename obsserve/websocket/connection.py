@@ -65,7 +65,9 @@ class WebSocketOptions:
         """
         exchange.websocket = True
         exchange.ordinary = False
-        refusal = check_request(exchange.method, exchange.http_version, exchange.fields)
+        refusal = check_request(
+            exchange.method, exchange.http_version, exchange.fields, exchange.request_headers
+        )
         if refusal is not None:
             http.refuse(exchange, refusal)
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from obsserve.telemetry import catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from obsserve.telemetry.catalogue import Ending
 
@@ -18,15 +18,30 @@ Header = tuple[bytes, bytes]
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
-def check_request(method: str, http_version: str, fields: dict[bytes, bytes]) -> Ending | None:
+# RFC 6455 11.3.1 and 11.3.5: once in a request.
+_SINGLE: Final = (b"sec-websocket-key", b"sec-websocket-version")
+
+
+def check_request(
+    method: str, http_version: str, fields: dict[bytes, bytes], headers: Sequence[Header]
+) -> Ending | None:
     """Return why a request that asks for a WebSocket is refused, or None.
 
     Args:
         method: must be GET.
         http_version: must be 1.1.
-        fields: the request's header fields by lower-case name.
+        fields: the request's header fields by lower-case name, the last of each.
+        headers: all of them.
     """
     if method != "GET" or http_version != "1.1":
+        return catalogue.BAD_UPGRADE
+    # RFC 9110 7.8: the new protocol begins behind the request's body. Where one is announced, a proxy that reads on
+    # in HTTP and a server that reads frames would not mean the same bytes.
+    if fields.get(b"content-length", b"0").strip(b"0") or b"transfer-encoding" in fields:
+        return catalogue.BAD_UPGRADE
+    if len(fields) != len(headers) and any(
+        sum(name == single for name, _ in headers) > 1 for single in _SINGLE
+    ):
         return catalogue.BAD_UPGRADE
     if fields.get(b"sec-websocket-version") != b"13":
         return catalogue.UPGRADE_REQUIRED

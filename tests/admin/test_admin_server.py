@@ -196,7 +196,7 @@ class TestLifeCycle:
             with pytest.raises(StartupError) as caught:
                 AdminServer("127.0.0.1", port, state, exposition).bind()
         assert str(caught.value) == (
-            f"cannot listen on the metrics port 127.0.0.1:{port}: it is in use ({port} is node_exporter's "
+            f"Cannot listen on the metrics port 127.0.0.1:{port}: it is in use ({port} is node_exporter's "
             "default port); choose another one, for example --metrics-port 9464"
         )
 
@@ -210,7 +210,7 @@ class TestLifeCycle:
         with pytest.raises(StartupError) as caught:
             AdminServer(host, 9464, state, exposition).bind()
         message = str(caught.value)
-        assert message.startswith(f"cannot listen on the metrics port {host}:9464: ")
+        assert message.startswith(f"Cannot listen on the metrics port {host}:9464: ")
         assert "\n" not in message
 
     def test_ipv6(self, state, exposition):

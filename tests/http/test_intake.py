@@ -193,6 +193,29 @@ class TestHeads:
         client = serve(hello).client().send(request(b"GET", b"/", b"Proxy-Connection: close"), GET)
         assert len(client.responses()) == 2 or client.gone
 
+    @pytest.mark.parametrize(
+        "first",
+        [
+            request(b"GET", b"/", b"Proxy-Connection: close"),
+            post(CHUNKED, body=b"0\r\nConnection: close\r\n\r\n"),
+        ],
+    )
+    def test_nor_one_that_is_being_answered(self, serve, first):
+        # Nor does it behind such a trailer field.
+        app = Waiting()
+        site = serve(app)
+        client = site.client().send(first + GET)
+        app.go.set()
+        site.settle()
+        assert len(client.responses()) == 2 or client.gone
+
+    @pytest.mark.parametrize("field", [b"Content-Length: 9", b"Transfer-Encoding: chunked"])
+    def test_a_trailer_field_that_would_frame_the_message(self, serve, field):
+        site = serve(hello)
+        client = site.client().send(post(CHUNKED, body=b"0\r\n" + field + END + END), GET)
+        assert site.endings == ["bad_chunk"]
+        assert client.gone
+
     @pytest.mark.parametrize("host", [b"", HOST * 2, b"Host: a b\r\n"])
     def test_the_absolute_form_does_not_make_up_for_a_bad_host(self, serve, host):
         site = serve(hello)

@@ -30,6 +30,15 @@ def outcome(server):
         (["apps:not_callable"], 3, "cannot be called"),
         (["apps:plain", "--port", "many"], 2, "port"),
         (["apps:plain", "--limit-concurrency", "0"], 2, "limit_concurrency"),
+        (["apps:plain", "--workers", "two"], 2, "workers: 'two' is not a whole number"),
+        (["apps.py:plain"], 3, 'Did you mean "apps:plain"?'),
+        ([".apps:plain"], 3, 'Did you mean "apps:plain"?'),
+        (["missing:plain", "--app-dir", "nowhere"], 3, "There is no directory 'nowhere'"),
+        (["apps:plain", "--loop", "builtins:dict"], 3, "returned a dict, not an event loop"),
+        (["apps:plain", "--ssl-cert-reqs", "2"], 3, "Cannot serve TLS, which ssl_cert_reqs"),
+        (["apps:plain", "--host", "localhost:80"], 3, "without scheme or port"),
+        (["apps:plain", "--host", "192.0.2.1"], 3, "this machine has no such address"),
+        (["apps:plain", "--port", "0", "--otlp-endpoint", "ftp://x"], 3, "neither http nor https"),
     ],
 )
 def test_one_line_and_no_traceback(serve, arguments, code, says):
@@ -100,3 +109,29 @@ def test_a_signal_ends_it_with_success(serve, sig):
         "server.drain",
         "server.stop",
     ]
+
+
+def test_a_log_config_that_is_no_yaml(serve, tmp_path):
+    pytest.importorskip("yaml")
+    file = tmp_path / "log.yaml"
+    file.write_text("a: [")
+    code, text = outcome(serve("apps:plain", "--log-config", str(file), wait=False))
+    assert code == 2
+    assert len(text.splitlines()) == 1, text
+    assert "log_config" in text
+
+
+def test_options_in_a_table_of_a_file_that_has_none(serve, tmp_path):
+    file = tmp_path / "obsserve.toml"
+    file.write_text("[tool.obsserve]\nport = 80\n")
+    code, text = outcome(serve("apps:plain", "--config", str(file), wait=False))
+    assert code == 2
+    assert "only pyproject.toml has [tool.obsserve]" in text
+
+
+def test_what_is_hardly_meant_is_told(serve):
+    server = serve("apps:plain", "--port", "0", "--forwarded-allow-ips", "proxy", "--root-path", "api")
+    server.stop()
+    told = [event["message"] for event in server.events() if event["event"] == "server.warning"]
+    assert len(told) == 2
+    assert "'proxy'" in told[1]

@@ -414,3 +414,26 @@ class TestDrivenByHand:
             return answer.text
 
         assert asyncio.run(program()) == "hello"
+
+
+async def no_database(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+
+def test_an_application_that_fails_to_start_ends_the_program(capsys):
+    server = obsserve.Server(config(no_database, access_log=True))
+    with pytest.raises(SystemExit) as left:
+        server.run()
+    assert left.value.code == 3
+    assert not server.started
+    assert "The application failed to start: no database. The server stops" in capsys.readouterr().err
+
+
+def test_also_in_a_loop_that_is_running():
+    async def program():
+        with pytest.raises(SystemExit) as left:
+            await obsserve.Server(config(no_database)).serve()
+        return left.value.code
+
+    assert asyncio.run(program()) == 3
