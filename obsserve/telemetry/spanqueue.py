@@ -39,6 +39,8 @@ _FAILURES_BEFORE_PAUSE: Final = 3
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 60.0
 _REPORT_INTERVAL: Final = 60.0
+# Seconds after the start before the exporter is imported, unless there is something to do for it.
+_HEAD_START: Final = 0.25
 # What the last attempt may take when the collector has already been found dead.
 _LAST_ATTEMPT: Final = 1.0
 
@@ -57,8 +59,8 @@ class SpanQueue:
     """Queue and sender.
 
     Args:
-        make_carrier: makes the carrier, in the sender's thread: importing an exporter takes 0.3 s, and the
-            first response need not wait for it.
+        make_carrier: makes the carrier, in the sender's thread and not at once: importing an exporter takes
+            long, and the first response need not wait for it.
         figures: of the serving thread.
         report: takes event and message for the server's log; called from the sender's thread.
         capacity: how many spans may wait.
@@ -168,6 +170,8 @@ class SpanQueue:
     def _run(self) -> None:
         figures = self._figures.sender()
         try:
+            if self._wakeup.acquire(timeout=_HEAD_START):
+                self._wake()  # for the loop below, which waits for the same
             self._carrier = carrier = self._make_carrier()
             self._send_until_stopped(carrier, figures)
         except Exception as fault:  # noqa: BLE001 - the thread must not die without a word
