@@ -1,3 +1,4 @@
+import atexit
 import contextlib
 import importlib.util
 import os
@@ -16,6 +17,7 @@ import pytest
 import obsserve
 from obsserve.errors import StartupError
 from obsserve.main import main
+from obsserve.server import latesignals
 from tests.parts import package
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +55,11 @@ def project(tmp_path, monkeypatch):
     for variable in [name for name in os.environ if name.startswith("OBSSERVE_")]:
         monkeypatch.delenv(variable)
     (tmp_path / "shop.py").write_text(APPLICATION)
+    handlers = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM)}
     yield tmp_path
+    for sig, handler in handlers.items():  # the command keeps them: its process is about to end
+        signal.signal(sig, handler)
+    atexit.unregister(latesignals.ignore)
     sys.modules.pop("shop", None)
 
 
@@ -65,10 +71,8 @@ def server(monkeypatch):
     logging_module.configure_logging = lambda settings: None
     monkeypatch.setitem(sys.modules, server_module.__name__, server_module)
     monkeypatch.setitem(sys.modules, logging_module.__name__, logging_module)
-    handler = signal.getsignal(signal.SIGTERM)
     FakeServer.signals.clear()
-    yield server_module.Server
-    signal.signal(signal.SIGTERM, handler)
+    return server_module.Server
 
 
 @dataclass
