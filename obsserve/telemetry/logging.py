@@ -30,6 +30,7 @@ from obsserve.telemetry.logsink import (
     LogSink,
     colors_wanted,
     descriptor_of,
+    leads_to_pipe,
     line_format,
 )
 from obsserve.telemetry.plain import dumps, plain
@@ -193,22 +194,38 @@ def _app_logger(*args: Any) -> logging.Logger:
 # --- Where lines go -----------------------------------------------------------------------------
 
 
+# The standard descriptors are the process's own, and stay what they are; others are somebody's.
+_LAST_STANDARD: Final = 2
+
+
 def _sink_for(fd: int | None, settings: LogSettings, counters: LogCounters | None) -> LogSink | None:
     """Return the sink on standard error: the one that there is, as long as it still fits."""
     if fd is None:
         if sys.stderr is not None and not getattr(sys.stderr, "closed", False):
             return None
         fd = NOWHERE
-    fresh = LogSink(fd, capacity_bytes=settings.log_buffer_bytes, counters=counters, reports_queue=False)
     old = _state.sink
-    if old is not None and not old.closed and old.fd == fd and old.is_pipe == fresh.is_pipe:
+    if old is not None and not old.closed and _is_same(fd, old.fd):
         if counters is not None:
             old.counters = counters
         return old
     if old is not None:
         old.close(_LAST_LINES_SECONDS)
-    _state.sink = fresh
-    return fresh
+    closes = fd > _LAST_STANDARD
+    if closes:
+        # Whoever put it there may close it, as test runners do; its number may be anybody's socket then.
+        fd = os.dup(fd)
+    _state.sink = LogSink(
+        fd, capacity_bytes=settings.log_buffer_bytes, counters=counters, reports_queue=False, closes=closes
+    )
+    return _state.sink
+
+
+def _is_same(fd: int, kept: int) -> bool:
+    """Return whether a sink that writes to one descriptor does for the other."""
+    if min(fd, kept) <= _LAST_STANDARD:
+        return fd == kept and _state.sink is not None and _state.sink.is_pipe == leads_to_pipe(fd)
+    return os.path.sameopenfile(fd, kept)
 
 
 def _handler_for(sink: LogSink | None) -> logging.Handler:

@@ -121,13 +121,14 @@ class LogSink:
     """Takes whole lines from any thread and writes them to a descriptor from its own.
 
     Args:
-        fd: descriptor to write to; it stays the caller's, the sink neither changes nor closes it. NOWHERE
+        fd: descriptor to write to; the sink does not change it, nor close it unless `closes`. NOWHERE
             drops every line, and counts that.
         capacity_bytes: bound on what may wait to be written.
         counters: where the figures go.
         is_pipe: whether writes must fit into PIPE_BUF; None asks the descriptor.
         reports_queue: whether the gauge of waiting records is this sink's; one sink of a process.
         own_file: whether the descriptor is of a file that this process has opened, for appending.
+        closes: whether the descriptor is the sink's own, which it closes with itself.
     """
 
     def __init__(
@@ -139,9 +140,11 @@ class LogSink:
         is_pipe: bool | None = None,
         reports_queue: bool = True,
         own_file: bool = False,
+        closes: bool = False,
     ) -> None:
         self.fd = fd
-        self.is_pipe = _is_pipe(fd) if is_pipe is None else is_pipe
+        self._closes = closes
+        self.is_pipe = leads_to_pipe(fd) if is_pipe is None else is_pipe
         self.line_limit: Final = PIPE_LINE_LIMIT if self.is_pipe else LINE_LIMIT
         self._capacity = capacity_bytes
         self._reports_queue = reports_queue
@@ -269,6 +272,9 @@ class LogSink:
                 self._results[stream, "dropped"] += count
             self._waiting_lines.clear()
             self._waiting_bytes = 0
+            closes, self._closes = self._closes and not self.writing, False
+        if closes:
+            os.close(self.fd)
         self.flush()
 
     # --- The writer thread --------------------------------------------------------------------
@@ -382,7 +388,7 @@ class LogSink:
             self._results[stream, result] += count
 
 
-def _is_pipe(fd: int) -> bool:
+def leads_to_pipe(fd: int) -> bool:
     try:
         return stat.S_ISFIFO(os.fstat(fd).st_mode)
     except OSError:

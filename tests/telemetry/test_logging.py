@@ -473,6 +473,22 @@ def test_another_standard_error_gets_another_sink(monkeypatch):
         os.close(fd)
 
 
+def test_a_standard_error_that_somebody_closes_is_not_mistaken_for_what_gets_its_number(monkeypatch):
+    reader, writer = os.pipe()
+    stderr_is(monkeypatch, Descriptor(writer))
+    configure_logging(FakeSettings())
+    os.close(writer)
+    other_reader, other_writer = os.pipe()
+    assert writer in {other_reader, other_writer}
+    server_logger().warning("to the first")
+    server_sink().close(10)
+    os.close(other_writer)
+    assert not os.read(other_reader, 4096)
+    assert b"to the first" in os.read(reader, 4096)
+    for fd in (reader, other_reader):
+        os.close(fd)
+
+
 def test_with_nobody_reading_standard_error_the_caller_goes_on(monkeypatch):
     reader, writer = os.pipe()
     stderr_is(monkeypatch, Descriptor(writer))
