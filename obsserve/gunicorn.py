@@ -20,7 +20,7 @@ from obsserve.errors import StartupError
 from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
 from obsserve.server.channel import WorkerChannel
 from obsserve.server.fleet import Fleet
-from obsserve.server.workerlink import HEARTBEAT_SLOT
+from obsserve.server.workerlink import last_heartbeat
 from obsserve.telemetry.cells import Cells
 from obsserve.telemetry.metrics import rows_for
 from obsserve.workers import worker_config
@@ -63,10 +63,7 @@ class _Member:
         return pid if isinstance(pid, int) else 0
 
     def heartbeat(self) -> float:
-        try:
-            return self.reader.value(HEARTBEAT_SLOT)
-        except ValueError:  # its region was let go meanwhile
-            return 0.0
+        return last_heartbeat(self.reader)
 
     def post(self, type: str, **fields: Any) -> None:  # noqa: A002 - the word of the message
         self.channel.send(type, **fields)

@@ -23,8 +23,17 @@ LONGEST_ANSWER: Final = 4 * 1024 * 1024
 LONGEST_LINE: Final = 200
 
 
+_AS_THE_SERVER: Final = "As the server has it. [default: the server's own, from its environment or file]"
+# What `metrics_address` takes, for every command that asks a running server.
+config_option: Final = click.option(
+    "--config", "config_file", metavar="FILE", help="The TOML file that the server reads."
+)
+metrics_host_option: Final = click.option("--metrics-host", metavar="HOST", help=_AS_THE_SERVER)
+metrics_port_option: Final = click.option("--metrics-port", metavar="PORT", help=_AS_THE_SERVER)
+
+
 @click.command(context_settings={"max_content_width": 120})
-@click.option("--config", "config_file", metavar="FILE", help="The TOML file that the server reads.")
+@config_option
 @click.option(
     "--url", metavar="URL", help="Ask this address, also of any other server; a status below 400 is yes."
 )
@@ -35,16 +44,8 @@ LONGEST_LINE: Final = 200
     show_default=True,
     help="What to ask.",
 )
-@click.option(
-    "--metrics-host",
-    metavar="HOST",
-    help="As the server has it. [default: the server's own, from its environment or file]",
-)
-@click.option(
-    "--metrics-port",
-    metavar="PORT",
-    help="As the server has it. [default: the server's own, from its environment or file]",
-)
+@metrics_host_option
+@metrics_port_option
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),

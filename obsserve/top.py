@@ -14,25 +14,23 @@ from typing import Any, Final
 
 import click
 
-from obsserve.healthcheck import asked, metrics_address
+from obsserve.healthcheck import (
+    asked,
+    config_option,
+    metrics_address,
+    metrics_host_option,
+    metrics_port_option,
+)
 
 UNREACHABLE: Final = 1
 CLEAR: Final = "\x1b[H\x1b[2J"
 
 
 @click.command(context_settings={"max_content_width": 120})
-@click.option("--config", "config_file", metavar="FILE", help="The TOML file that the server reads.")
+@config_option
 @click.option("--url", metavar="URL", help="The metrics port, http://HOST:PORT, wherever it is.")
-@click.option(
-    "--metrics-host",
-    metavar="HOST",
-    help="As the server has it. [default: the server's own, from its environment or file]",
-)
-@click.option(
-    "--metrics-port",
-    metavar="PORT",
-    help="As the server has it. [default: the server's own, from its environment or file]",
-)
+@metrics_host_option
+@metrics_port_option
 @click.option(
     "--interval",
     type=click.FloatRange(min=0.1),

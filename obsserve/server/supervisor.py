@@ -33,7 +33,7 @@ from obsserve.server.workerprocess import WorkerProcess
 from obsserve.telemetry.logging import server_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
 
     from obsserve.config import Config
 
@@ -47,7 +47,7 @@ class Supervisor:
     """
 
     def __init__(
-        self, config: Config, watchers: tuple[Callable[[Supervisor], Awaitable[None]], ...] = ()
+        self, config: Config, watchers: tuple[Callable[[Supervisor], Coroutine[Any, Any, None]], ...] = ()
     ) -> None:
         self.config = config
         self.settings = config.settings
@@ -175,7 +175,7 @@ class Supervisor:
         try:
             ready = [worker.settled.wait() for worker in self.slots.fill()]
             for watcher in self._watchers:
-                self.run_soon(self._watch(watcher))
+                self.run_soon(watcher(self))
             await self._unless_stopped(asyncio.gather(*ready))
             await self._unless_stopped(asyncio.ensure_future(self._served.wait()))
             if not self.stopping:
@@ -369,9 +369,6 @@ class Supervisor:
                 self._service_manager.ready(self._status())
             if result == "failure" and not self._keeps_waiting:
                 self.log.error("server.reload", message="The workers were not replaced", result=result)
-
-    async def _watch(self, watcher: Callable[[Supervisor], Awaitable[None]]) -> None:
-        await watcher(self)
 
     # --- odds and ends -----------------------------------------------------------------------
 

@@ -21,12 +21,20 @@ if TYPE_CHECKING:
     from obsserve.http.state import ServerState
     from obsserve.server.channel import WorkerChannel
     from obsserve.settings import Settings
-    from obsserve.telemetry.cells import Cells
+    from obsserve.telemetry.cells import Cells, CellsReader
 
 # Its row is the first of a worker's region, so that the main process finds it without reading the others.
 HEARTBEAT_SLOT: Final = 0
 # What the last snapshot of the application's metrics may take, seconds: its collectors may block.
 LAST_SNAPSHOT: Final = 1.0
+
+
+def last_heartbeat(reader: CellsReader) -> float:
+    """Return when a worker's event loop last turned, unix time; 0.0 before it did, and when its region is let go."""
+    try:
+        return reader.value(HEARTBEAT_SLOT)
+    except ValueError:
+        return 0.0
 
 
 class WorkerLink:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from obsserve.server.channel import MainChannel
 from obsserve.server.latesignals import HELD_SIGNALS, held
 from obsserve.server.worker import STACK_SIGNAL, Post, serve_post
-from obsserve.server.workerlink import HEARTBEAT_SLOT
+from obsserve.server.workerlink import last_heartbeat
 from obsserve.telemetry import catalogue
 from obsserve.telemetry.cells import Cells
 from obsserve.telemetry.metrics import rows_for
@@ -144,10 +144,7 @@ class WorkerProcess:
 
     def heartbeat(self) -> float:
         """Return when its event loop last turned, unix time; 0.0 before it did."""
-        try:
-            return self.reader.value(HEARTBEAT_SLOT)
-        except ValueError:  # its region was let go meanwhile
-            return 0.0
+        return last_heartbeat(self.reader)
 
     def post(self, type: str, **fields: Any) -> None:  # noqa: A002 - the word of the message
         """Send it a message, from any thread: the channel belongs to the loop."""

@@ -347,7 +347,7 @@ class Span(LightSpan):
 class RootSpan(LightSpan):
     """A span that begins a trace, with ids from a pool: its numbers are made when they are asked for.
 
-    Without a constructor, which CPython 3.11 takes four times as long to call as to set the slots: whoever makes one
+    Without a constructor, whose call costs more than the setting of the slots: whoever makes one
     sets `trace_hex`, `span_hex`, `flags`, `limits`, `ended` and `extras`.
     """
 

@@ -52,6 +52,8 @@ _MESSAGE_CAP: Final = 1024
 _STACK_CAP: Final = 8192
 # How long the end of the process waits for its last lines.
 _LAST_LINES_SECONDS: Final = 1.0
+# The standard descriptors are the process's own, and stay what they are; others are somebody's.
+_LAST_STANDARD: Final = 2
 _ENVELOPE: Final = ("timestamp", "level", "event", "logger", "service_name", "process_pid")
 
 _LEVEL_COLORS: Final = {"info": "32", "warning": "33", "error": "31", "critical": "31"}
@@ -194,10 +196,6 @@ def _app_logger(*args: Any) -> logging.Logger:
 # --- Where lines go -----------------------------------------------------------------------------
 
 
-# The standard descriptors are the process's own, and stay what they are; others are somebody's.
-_LAST_STANDARD: Final = 2
-
-
 def _sink_for(fd: int | None, settings: LogSettings, counters: LogCounters | None) -> LogSink | None:
     """Return the sink on standard error: the one that there is, as long as it still fits."""
     if fd is None:
@@ -205,27 +203,31 @@ def _sink_for(fd: int | None, settings: LogSettings, counters: LogCounters | Non
             return None
         fd = NOWHERE
     old = _state.sink
-    if old is not None and not old.closed and _is_same(fd, old.fd):
+    if old is not None and not old.closed and _fits(old, fd):
         if counters is not None:
             old.counters = counters
         return old
     if old is not None:
         old.close(_LAST_LINES_SECONDS)
-    closes = fd > _LAST_STANDARD
-    if closes:
+    is_foreign = fd > _LAST_STANDARD
+    if is_foreign:
         # Whoever put it there may close it, as test runners do; its number may be anybody's socket then.
         fd = os.dup(fd)
     _state.sink = LogSink(
-        fd, capacity_bytes=settings.log_buffer_bytes, counters=counters, reports_queue=False, closes=closes
+        fd,
+        capacity_bytes=settings.log_buffer_bytes,
+        counters=counters,
+        reports_queue=False,
+        owns_fd=is_foreign,
     )
     return _state.sink
 
 
-def _is_same(fd: int, kept: int) -> bool:
-    """Return whether a sink that writes to one descriptor does for the other."""
-    if min(fd, kept) <= _LAST_STANDARD:
-        return fd == kept and _state.sink is not None and _state.sink.is_pipe == leads_to_pipe(fd)
-    return os.path.sameopenfile(fd, kept)
+def _fits(sink: LogSink, fd: int) -> bool:
+    """Return whether what a sink writes gets where this descriptor leads."""
+    if min(fd, sink.fd) <= _LAST_STANDARD:
+        return fd == sink.fd and sink.is_pipe == leads_to_pipe(fd)
+    return os.path.sameopenfile(fd, sink.fd)
 
 
 def _handler_for(sink: LogSink | None) -> logging.Handler:

@@ -121,14 +121,14 @@ class LogSink:
     """Takes whole lines from any thread and writes them to a descriptor from its own.
 
     Args:
-        fd: descriptor to write to; the sink does not change it, nor close it unless `closes`. NOWHERE
+        fd: descriptor to write to; the sink does not change it, nor close it unless `owns_fd`. NOWHERE
             drops every line, and counts that.
         capacity_bytes: bound on what may wait to be written.
         counters: where the figures go.
         is_pipe: whether writes must fit into PIPE_BUF; None asks the descriptor.
         reports_queue: whether the gauge of waiting records is this sink's; one sink of a process.
         own_file: whether the descriptor is of a file that this process has opened, for appending.
-        closes: whether the descriptor is the sink's own, which it closes with itself.
+        owns_fd: whether the descriptor is the sink's own, which it closes with itself.
     """
 
     def __init__(
@@ -140,10 +140,10 @@ class LogSink:
         is_pipe: bool | None = None,
         reports_queue: bool = True,
         own_file: bool = False,
-        closes: bool = False,
+        owns_fd: bool = False,
     ) -> None:
         self.fd = fd
-        self._closes = closes
+        self._owns_fd = owns_fd
         self.is_pipe = leads_to_pipe(fd) if is_pipe is None else is_pipe
         self.line_limit: Final = PIPE_LINE_LIMIT if self.is_pipe else LINE_LIMIT
         self._capacity = capacity_bytes
@@ -272,8 +272,8 @@ class LogSink:
                 self._results[stream, "dropped"] += count
             self._waiting_lines.clear()
             self._waiting_bytes = 0
-            closes, self._closes = self._closes and not self.writing, False
-        if closes:
+            is_over, self._owns_fd = self._owns_fd and not self.writing, False
+        if is_over:
             os.close(self.fd)
         self.flush()
 
@@ -389,6 +389,7 @@ class LogSink:
 
 
 def leads_to_pipe(fd: int) -> bool:
+    """Return whether what is written there goes into a pipe."""
     try:
         return stat.S_ISFIFO(os.fstat(fd).st_mode)
     except OSError:

@@ -166,8 +166,8 @@ def parse_traceparent(value: bytes) -> RemoteParent | str:
 def ordinary_parent(value: bytes) -> tuple[str, str, int] | None:
     """Return trace id and span id as digits, and the flags, of a traceparent that is exactly of version 00.
 
-    None for any other, which `parse_traceparent` judges. The same as its expression in a third of the time: what
-    is left without hexadecimal digits are three dashes, and they are where they belong.
+    None for any other, which `parse_traceparent` judges. The same as its expression, in less time: what is left
+    without hexadecimal digits are three dashes, and they are where they belong.
     """
     if (
         len(value) != _ORDINARY_LENGTH
@@ -417,7 +417,7 @@ class UntrustedHint:
 def attach_call() -> Callable[[Any], object]:
     """Return what makes an OpenTelemetry context current: the variable's own `set`, where there is one.
 
-    It takes 60 ns instead of 120. The variable is found by what `attach` leaves in an empty context.
+    That is one call fewer for each request. The variable is found by what `attach` leaves in an empty context.
     """
     empty = contextvars.Context()
     mark = Context()

@@ -227,7 +227,7 @@ class Tracing:
         self._getrandbits = random.Random().getrandbits  # noqa: S311 - ids, no secrets
         self._ids = IdPool()
         self._slots = figures.slots
-        # How many are open, published by the ticker: to change a cell costs as much as to make a span.
+        # How many are open; the ticker publishes it, which spares each request two changes of a cell.
         self._open = 0
         # By whether there is a parent, and by the decision.
         self._started = {

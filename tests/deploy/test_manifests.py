@@ -18,6 +18,7 @@ import yaml
 from tests.integration.conftest import ServerProcess
 from tests.parts import program
 from tests.ports import free_port
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -309,17 +310,16 @@ class TestCompose:
         asked = re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{port}", described["healthcheck"]["test"][-1])
         with (tmp_path / "log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log)
+
+        def answers():
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            try:
+                return httpx.get(asked, timeout=5).status_code == 200
+            except httpx.HTTPError:
+                return False
+
         try:
-            deadline = time.monotonic() + 30
-            while True:
-                assert process.poll() is None, (tmp_path / "log").read_text()
-                try:
-                    if httpx.get(asked, timeout=5).status_code == 200:
-                        break
-                except httpx.HTTPError:
-                    pass
-                assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-                time.sleep(0.05)
+            wait_for(answers, f"{service} to be healthy: {tmp_path / 'log'}", 30, interval=0.05)
             if service == "prometheus":
                 groups = httpx.get(f"http://127.0.0.1:{port}/api/v1/rules").json()["data"]["groups"]
                 assert sum(len(group["rules"]) for group in groups) > 40

@@ -13,6 +13,7 @@ import pytest
 from conftest import total, wait_for
 
 from obsserve.testing_otlp import OTLPSink
+from tests.anyvalues import attributes
 from tests.parts import package
 
 SERVER, INTERNAL = 2, 1  # opentelemetry.proto.trace.v1.Span.SpanKind
@@ -53,10 +54,6 @@ def start(serve, sink):
         return server
 
     return start
-
-
-def attributes(span):
-    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in span.attributes}
 
 
 def check_spans(sink, lines):

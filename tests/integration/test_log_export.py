@@ -11,29 +11,13 @@ from conftest import total, wait_for
 
 from obsserve.telemetry.otlp_logs import SEVERITIES
 from obsserve.testing_otlp import Answer, OTLPSink
+from tests.anyvalues import attributes
 
 SECRET = "hunter2-in-a-query"
 
 
-def value(held):
-    kind = held.WhichOneof("value")
-    if kind == "array_value":
-        return [value(item) for item in held.array_value.values]
-    if kind == "kvlist_value":
-        return {pair.key: value(pair.value) for pair in held.kvlist_value.values}
-    return None if kind is None else getattr(held, kind)
-
-
-def attributes(record):
-    return {pair.key: value(pair.value) for pair in record.attributes}
-
-
 def resources(sink):
-    return [
-        {pair.key: value(pair.value) for pair in part.resource.attributes}
-        for request in sink.log_requests
-        for part in request.resource_logs
-    ]
+    return [attributes(part.resource) for request in sink.log_requests for part in request.resource_logs]
 
 
 def named(sink, event):

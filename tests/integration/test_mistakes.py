@@ -7,6 +7,8 @@ import socket
 
 import pytest
 
+from tests.parts import package
+
 
 @pytest.fixture
 def taken():
@@ -112,7 +114,7 @@ def test_a_signal_ends_it_with_success(serve, sig):
 
 
 def test_a_log_config_that_is_no_yaml(serve, tmp_path):
-    pytest.importorskip("yaml")
+    package("yaml")
     file = tmp_path / "log.yaml"
     file.write_text("a: [")
     code, text = outcome(serve("apps:plain", "--log-config", str(file), wait=False))

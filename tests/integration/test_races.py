@@ -42,7 +42,7 @@ def test_signals_to_the_very_end_do_not_change_the_exit_code(serve, mode, sig):
     server = serve(*APP, *MODES[mode])
     while server.process.poll() is None:
         server.process.send_signal(sig)
-        time.sleep(0.002)
+        time.sleep(0.002)  # as often as somebody may signal, not in a busy loop
     assert server.process.returncode == 0
     assert "Traceback" not in server.stderr_path.read_text()
     assert server.events("server.stop")
@@ -165,9 +165,9 @@ def test_the_end_comes_while_a_crash_loop_pauses(serve, tmp_path):
 def test_the_end_comes_between_replacements(serve, pause):
     server = serve(*APP, "--workers", "2")
     server.process.send_signal(signal.SIGHUP)
-    time.sleep(0.02)
+    time.sleep(0.02)  # else the system makes one signal of the two
     server.process.send_signal(signal.SIGHUP)
-    time.sleep(pause)
+    time.sleep(pause)  # when the end comes is what is varied: there is nothing to wait for
     assert server.stop() == 0
     assert not [event for event in server.events() if event["level"] == "error"]
 

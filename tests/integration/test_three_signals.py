@@ -12,17 +12,11 @@ from conftest import total, wait_for
 from websockets.asyncio.client import connect
 
 from obsserve.testing_otlp import OTLPSink
+from tests.anyvalues import attributes
 
 DURATION = "http_server_request_duration_seconds"
 SERVER = 2  # opentelemetry.proto.trace.v1.Span.SpanKind
 OPENMETRICS = {"accept": "application/openmetrics-text; version=1.0.0"}
-
-
-def attributes(span):
-    def value(held):
-        return getattr(held, held.WhichOneof("value"))
-
-    return {pair.key: value(pair.value) for pair in span.attributes}
 
 
 def disconnect_early(url, path):

@@ -9,6 +9,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from obsserve.testing_otlp import OTLPSink
+from tests.anyvalues import attributes
 
 
 @pytest.fixture
@@ -20,10 +21,6 @@ def sink():
 def start(serve, sink, app, *options):
     endpoint = ("--otlp-endpoint", sink.endpoint, "--otlp-protocol", "http/protobuf")
     return serve(app, "--port", "0", *endpoint, *options)
-
-
-def attributes(span):
-    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in span.attributes}
 
 
 def test_failures_and_chosen_paths_of_a_service_that_keeps_nothing(serve, sink):

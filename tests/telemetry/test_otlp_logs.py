@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from obsserve.telemetry.otlp_logs import encode_log
+from tests.anyvalues import attributes
 
 NOW = 1_800_000_000_000_000_000
 LINE = {
@@ -38,19 +39,6 @@ LINE = {
 
 def decoded(line):
     return LogRecord.FromString(encode_log(json.dumps(line).encode(), NOW))
-
-
-def value(held):
-    kind = held.WhichOneof("value")
-    if kind == "array_value":
-        return [value(item) for item in held.array_value.values]
-    if kind == "kvlist_value":
-        return {pair.key: value(pair.value) for pair in held.kvlist_value.values}
-    return None if kind is None else getattr(held, kind)
-
-
-def attributes(record):
-    return {pair.key: value(pair.value) for pair in record.attributes}
 
 
 def test_an_access_line():

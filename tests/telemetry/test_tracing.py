@@ -27,6 +27,7 @@ from obsserve.telemetry.traceconfig import TracingConfiguration
 from obsserve.telemetry.tracing import Tracing, attach_call, current_trace_ids, start_tracing
 from obsserve.testing_otlp import Answer, OTLPSink
 from tracedoubles import Clock, Exchange, Figures, Lag, connection, session, with_headers
+from tests.anyvalues import attributes
 from tests.parts import package
 
 TRACE, SPAN = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
@@ -107,10 +108,6 @@ def make(sink):
     yield build
     for traced in made:
         traced.tracing.shutdown(5.0)
-
-
-def attributes(span):
-    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in span.attributes}
 
 
 class TestASpan:
