@@ -274,6 +274,7 @@ def _faults() -> Row:
                 Query(
                     total("obsserve_http_protocol_errors_total", "reason", "http_response_status_code"),
                     "{{reason}} {{http_response_status_code}}",
+                    exemplar=True,
                 ),
                 shade=RED,
                 links=_FAULTS,
@@ -322,7 +323,7 @@ def _faults() -> Row:
                 ),
                 "reqps",
                 NEUTRAL,
-                Query(total("obsserve_http_client_disconnects_total", "phase"), "{{phase}}"),
+                Query(total("obsserve_http_client_disconnects_total", "phase"), "{{phase}}", exemplar=True),
                 links=_LINKS,
                 overrides=(colored(".*", PURPLE),),
             ),
@@ -341,6 +342,7 @@ def _faults() -> Row:
                         f"increase({series('obsserve_drain_interrupted_requests_total')}[$__rate_interval])"
                     ),
                     "cut off",
+                    exemplar=True,
                 ),
                 links=_LINKS,
                 overrides=(colored(".*", RED),),
@@ -355,7 +357,7 @@ def _faults() -> Row:
                 ),
                 "reqps",
                 never(),
-                Query(total("obsserve_http_rejected_requests_total", "reason"), "{{reason}}"),
+                Query(total("obsserve_http_rejected_requests_total", "reason"), "{{reason}}", exemplar=True),
                 shade=RED,
                 links=_LINKS,
             ),

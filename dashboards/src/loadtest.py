@@ -180,7 +180,9 @@ def build() -> Json:
                     ),
                     "reqps",
                     never(),
-                    Query(total("obsserve_http_rejected_requests_total", "reason"), "{{reason}}"),
+                    Query(
+                        total("obsserve_http_rejected_requests_total", "reason"), "{{reason}}", exemplar=True
+                    ),
                     shade=RED,
                     links=CONNECTION_LINKS,
                     width=6,

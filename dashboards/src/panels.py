@@ -65,7 +65,7 @@ class Query:
     Args:
         expr: PromQL; LogQL or TraceQL in a panel of that data source.
         legend: name of a series, with `{{label}}`.
-        exemplar: ask for exemplars: where a histogram is read.
+        exemplar: ask for exemplars: where a histogram or a counter of errors is read.
         form: time_series, table or heatmap.
         instant: only the latest value.
     """

@@ -181,6 +181,7 @@ def _errors() -> Row:
                 Query(
                     total("obsserve_http_app_exceptions_total", "exception_type", "phase"),
                     "{{exception_type}} {{phase}}",
+                    exemplar=True,
                 ),
                 shade=RED,
                 links=ERROR_LINKS,
@@ -195,7 +196,9 @@ def _errors() -> Row:
                 ),
                 "reqps",
                 never(),
-                Query(total("obsserve_http_app_protocol_errors_total", "reason"), "{{reason}}"),
+                Query(
+                    total("obsserve_http_app_protocol_errors_total", "reason"), "{{reason}}", exemplar=True
+                ),
                 shade=RED,
                 links=ERROR_LINKS,
             ),

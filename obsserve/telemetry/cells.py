@@ -7,7 +7,8 @@ One region for each serving process. The layout, little parts first:
 - the directory names the rows, in their order: length (4 bytes), CRC-32 (4 bytes), JSON
   `[metric, is_gauge, labels]`, padded to 8 bytes. It only grows; the count in the header is advanced last;
 - an exemplar is 64 bytes: sequence number (odd while it is written), CRC-32, slot it belongs to, value,
-  unix time, trace id, span id. A reader that meets a torn one leaves it out.
+  unix time, trace id, span id. A reader that meets a torn one leaves it out. The last places are kept for the
+  counters of errors, which come late and are what one looks for.
 A histogram's count is the sum of its buckets, so the two cannot disagree. Label sets beyond a metric's bound
 or the region's end share the overflow row of their metric (labels null). When a process is gone, its region
 is folded into a `Base`: what was counted stays, gauges go.
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 STRIDE: Final = 64  # eight cache lines; the exchange row, the widest, takes 60
 SLOT: Final = 8
 DEFAULT_ROWS: Final = 3072
-DEFAULT_EXEMPLARS: Final = 2048
+DEFAULT_EXEMPLARS: Final = 2304
 
 _MAGIC: Final = int.from_bytes(b"obsserve", "little")
 _VERSION: Final = 1
@@ -44,6 +45,7 @@ _DIRECTORY_BYTES_PER_ROW: Final = 192  # a long route, a qualified exception nam
 _OVERFLOW_RESERVE: Final = (
     64  # rows that only overflow rows may take: more than there are metrics with labels
 )
+_EXEMPLAR_RESERVE: Final = 256  # more than there are counters of errors, of all exceptions that have a name
 
 _ENTRY: Final = struct.Struct("=II")
 _EXEMPLAR: Final = struct.Struct("=Qdd16s8s")
@@ -196,7 +198,16 @@ class Cells:
         mapping.header[_ROW_COUNT] = index + 1
         return index * STRIDE
 
-    def exemplar(self, slot: int, value: float, timestamp: float, trace_id: bytes, span_id: bytes) -> bool:
+    def exemplar(
+        self,
+        slot: int,
+        value: float,
+        timestamp: float,
+        trace_id: bytes,
+        span_id: bytes,
+        *,
+        may_take_reserve: bool = False,
+    ) -> bool:
         """Put the newest exemplar of a slot; False when there is no room for another slot's.
 
         Arguments:
@@ -205,13 +216,17 @@ class Cells:
             timestamp: unix time, seconds.
             trace_id: 16 bytes.
             span_id: 8 bytes.
+            may_take_reserve: whether it may have one of the last places.
 
         """
         mapping = self._mapping
         place = self._exemplar_places.get(slot)
         count = mapping.header[_EXEMPLAR_COUNT]
         if place is None:
-            if count >= mapping.exemplar_capacity:
+            capacity = mapping.exemplar_capacity
+            if not may_take_reserve:
+                capacity -= min(_EXEMPLAR_RESERVE, capacity // 8)
+            if count >= capacity:
                 return False
             place = self._exemplar_places[slot] = count
         start = place * _EXEMPLAR_SIZE

@@ -11,7 +11,6 @@ Owns the rows that it fills; a row's labels never change. Rules:
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -28,6 +27,7 @@ from obsserve.telemetry.cells import (
     RESPONSE_BYTES,
     Family,
 )
+from obsserve.telemetry.exemplars import Exemplars
 from obsserve.telemetry.names import BoundedNames
 from obsserve.telemetry.observer import ConnectionView
 from obsserve.telemetry.sessionmetrics import SessionMetrics
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from obsserve.telemetry.observer import ExchangeView
     from obsserve.telemetry.traceconfig import ExemplarFilter
 
-EXEMPLAR_INTERVAL: Final = 1.0  # seconds
 # The bucket n of a latency histogram holds what is above _ABOVE[n].
 _ABOVE: Final = (float("-inf"), *LATENCY_BUCKETS)
 _AT_ONCE: Final = QUEUE_BUCKETS[0]
@@ -88,8 +87,8 @@ class Metrics:
         known_methods: the methods that stand in labels by name.
         body_sizes: whether there are histograms of body sizes.
         routes: whether exchanges are told apart by route.
-        exemplars: whether traces are noted beside the latency buckets that they fall into: those that are sampled
-            (`trace_based`), all (`always_on`), none (`always_off`).
+        exemplars: whether traces are noted beside the latency buckets that they fall into, and the counters of what went
+            wrong in them: those that are sampled (`trace_based`), all (`always_on`), none (`always_off`).
         worker: the slot of this serving process.
 
     """
@@ -108,14 +107,14 @@ class Metrics:
         self._region = region
         self._exemplars = None
         if exemplars != "always_off":
-            self._exemplars = _Exemplars(region, sampled_only=exemplars == "trace_based")
+            self._exemplars = Exemplars(region, sampled_only=exemplars == "trace_based")
         self._slots = region.slots
         self._worker = worker
         self._series = _ExchangeSeries(region, max_series, frozenset(known_methods), routes=routes)
         self._ordinary_rows = self._series.ordinary_rows
         self._started = self._series.started
         self._sizes = self._size_families(max_series) if body_sizes else None
-        self._events = _EventCounters(region)
+        self._events = _EventCounters(region, self._exemplars)
         self._connections = _ConnectionCounters(region)
         self.sessions = sessions = SessionMetrics(region)
         self.session_started = sessions.session_started
@@ -224,7 +223,7 @@ class Metrics:
 
     def app_exception_after_end(self, view: ExchangeView, exception: BaseException) -> None:
         """Count what the application raised after its response was complete, or during a WebSocket's session."""
-        self._events.exception(exception, "websocket" if view.websocket else "after_response_start")
+        self._events.exception(exception, "websocket" if view.websocket else "after_response_start", view)
 
     def connection_opened(self, connection: ConnectionView) -> None:
         """Count an accepted connection."""
@@ -270,33 +269,7 @@ class Metrics:
         if failed:
             self._lifespan_failures.add(1.0, phase)
         if exception is not None:
-            self._events.exception(exception, "lifespan")
-
-
-class _Exemplars:
-    """The newest trace of each latency bucket, renewed once a second at most."""
-
-    def __init__(self, region: Cells, *, sampled_only: bool) -> None:
-        self._region = region
-        self._sampled_only = sampled_only
-        self._due: dict[int, float] = {}
-
-    def note(self, view: ExchangeView, row: int, bucket: int) -> None:
-        trace = view.trace
-        slot = row + DURATION + bucket
-        now = view.ended
-        if trace is None or now < self._due.get(slot, 0.0):
-            return
-        if self._sampled_only and not trace.sampled:
-            return
-        self._due[slot] = now + EXEMPLAR_INTERVAL
-        ids = bytes.fromhex(trace.trace_id_hex), bytes.fromhex(trace.span_id_hex)
-        wall = time.time()
-        self._region.exemplar(slot, now - view.began, wall, *ids)
-        if view.first_byte and view.head_done:
-            waited = view.first_byte - view.head_done
-            place = row + FIRST_BYTE + bisect_left(LATENCY_BUCKETS, waited)
-            self._region.exemplar(place, waited, wall, *ids)
+            self._events.exception(exception, "lifespan", None)
 
 
 class _ExchangeSeries:
@@ -367,9 +340,11 @@ class _ExchangeSeries:
 
 
 class _EventCounters:
-    """Counters of what is not an ordinary end of an exchange."""
+    """Counters of what is not an ordinary end of an exchange: the catalogue's `ERROR_COUNTERS`."""
 
-    def __init__(self, region: Cells) -> None:
+    def __init__(self, region: Cells, exemplars: Exemplars | None) -> None:
+        self._slots = region.slots
+        self._exemplars = exemplars
         endings = catalogue.ENDINGS.values()
         self.exception_types = BoundedNames(catalogue.EXCEPTION_TYPE_LIMIT)
         self._rejected = Family(
@@ -392,23 +367,29 @@ class _EventCounters:
     def count(self, view: ExchangeView) -> None:
         ending = view.ending
         if ending.rejection is not None:
-            self._rejected.add(1.0, ending.rejection)
+            self._add(view, self._rejected, ending.rejection)
         if ending.protocol_error is not None:
-            self._protocol_errors.add(1.0, ending.protocol_error, _text(ending.status))
+            self._add(view, self._protocol_errors, ending.protocol_error, _text(ending.status))
         if view.disconnect_phase is not None:
-            self._disconnects.add(1.0, view.disconnect_phase)
+            self._add(view, self._disconnects, view.disconnect_phase)
         app_protocol_error = view.app_protocol_error or ending.app_protocol_error
         if app_protocol_error is not None:
-            self._app_protocol.add(1.0, app_protocol_error)
+            self._add(view, self._app_protocol, app_protocol_error)
         if view.exception is not None:
             before = ending.flag == "AX" or (ending.flag != "AP" and not view.response_started)
-            self.exception(view.exception, "before_response" if before else "after_response_start")
+            self.exception(view.exception, "before_response" if before else "after_response_start", view)
         if ending is catalogue.WORKER_SHUTDOWN:
-            self._interrupted.add(1.0)
+            self._add(view, self._interrupted)
 
-    def exception(self, exception: BaseException, phase: str) -> None:
+    def exception(self, exception: BaseException, phase: str, view: ExchangeView | None) -> None:
         name = catalogue.error_type_of(COMPLETE, None, exception) or catalogue.OTHER
-        self._exceptions.add(1.0, self.exception_types.bounded(name), phase)
+        self._add(view, self._exceptions, self.exception_types.bounded(name), phase)
+
+    def _add(self, view: ExchangeView | None, family: Family, *labels: str) -> None:
+        slot = family.row(*labels)
+        self._slots[slot] += 1.0
+        if self._exemplars is not None and view is not None:
+            self._exemplars.note_error(view, slot)
 
 
 def _text(status: int | None) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from dashboards.src.config import PAGES
 from dashboards.src.output import files
-from obsserve.telemetry.catalogue import METRICS
+from obsserve.telemetry.catalogue import ERROR_COUNTERS, METRICS
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = {path.name: json.loads(path.read_text()) for path in (ROOT / "dashboards").glob("*.json")}
@@ -101,6 +101,9 @@ def test_a_panel_says_what_it_is(panel):
         ranges = set(re.findall(r"\[([^\]]*)\]", re.sub(r'"[^"]*"', "", expr)))
         assert ranges <= {"$__rate_interval", "$__auto"}, ranges
         if "_bucket" in expr and panel["datasource"]["type"] == "prometheus":
+            assert target["exemplar"], expr
+        errors = any(metric.name in expr for metric in ERROR_COUNTERS)
+        if errors and panel["type"] == "timeseries" and "/" not in expr:  # a ratio's scale is no count's
             assert target["exemplar"], expr
 
 

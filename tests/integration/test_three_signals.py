@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
 import socket
 
 import httpx
 import pytest
 from conftest import total, wait_for
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
+from obsserve.telemetry import catalogue
 from obsserve.testing_otlp import OTLPSink
 from tests.anyvalues import attributes
 
@@ -131,6 +137,136 @@ def _exemplar_traces(page):
     for line in page.splitlines():
         if " # {" in line:
             yield line.partition('trace_id="')[2].partition('"')[0]
+
+
+ERRORS = {  # what each counter of errors is to show, through two workers
+    catalogue.APP_EXCEPTIONS: {
+        ("LookupError", "before_response"), ("LookupError", "after_response_start"), ("LookupError", "websocket"),
+    },
+    catalogue.APP_PROTOCOL_FAULTS: {("no_response",), ("body_too_short",), ("incomplete_response",)},
+    catalogue.PROTOCOL_ERRORS: {("body_too_large", "413")},
+    catalogue.CLIENT_DISCONNECTS: {("waiting",)},
+    catalogue.REJECTED_REQUESTS: {("concurrency_limit",)},
+}  # fmt: skip
+
+
+def error_exemplars(server):
+    """The trace ids beside the counters of errors, by metric and labels; only where there is one."""
+    page = httpx.get(server.metrics_url, headers=OPENMETRICS, timeout=10).text
+    families = {family.name: family for family in text_string_to_metric_families(page)}
+    found = {}
+    for metric in catalogue.ERROR_COUNTERS:
+        for sample in families[metric.name.removesuffix("_total")].samples:
+            if sample.exemplar is not None:
+                assert set(sample.exemplar.labels) == {"trace_id", "span_id"}
+                assert sample.exemplar.value == 1.0
+                labels = tuple(sample.labels[label] for label in metric.labels)
+                found[metric, labels] = sample.exemplar.labels["trace_id"], sample.exemplar.labels["span_id"]
+    return found
+
+
+class Failures:
+    """A client that lets everything go wrong, with traces of its own or without."""
+
+    def __init__(self, server, flag):
+        self._server, self._flag = server, flag
+        host, port = server.url.removeprefix("http://").split(":")
+        self._address = host, int(port)
+        self.traces = set()
+
+    def _trace(self):
+        if self._flag is None:
+            return {}
+        trace = os.urandom(16).hex()
+        self.traces.add(trace)
+        return {"traceparent": f"00-{trace}-{'cd' * 8}-{self._flag}"}
+
+    def _open(self, path, method="GET", **more):
+        fields = {"Host": "x", **self._trace(), **more}
+        client = socket.create_connection(self._address, 10)
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        client.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode())
+        return client
+
+    def _answer(self, path, **more):
+        answer = b""
+        with self._open(path, Connection="close", **more) as client:
+            while part := client.recv(65536):
+                answer += part
+        return answer
+
+    def run(self):
+        for path in ("/raise/1", "/raise-late/1", "/nothing/1", "/short/1", "/incomplete/1"):
+            self._answer(path)
+        assert self._answer("/upload/1", method="POST", **{"Content-Length": "999999"}).startswith(
+            b"HTTP/1.1 413"
+        )
+        asyncio.run(self._websocket())
+        with contextlib.ExitStack() as waiting:  # until there is no place left, in either worker
+            for _ in range(20):
+                waiting.enter_context(self._open("/slow/1"))
+            wait_for(lambda: self._answer("/ok/1").startswith(b"HTTP/1.1 503"), "a refusal")
+
+    async def _websocket(self):
+        url = self._server.url.replace("http", "ws") + "/socket/1"
+        with contextlib.suppress(ConnectionClosed):
+            async with connect(url, additional_headers=self._trace()) as client:
+                await client.send("raise")
+                await client.recv()
+
+
+def test_errors_name_their_traces(serve):
+    wanted = {(metric, labels) for metric, sets in ERRORS.items() for labels in sets}
+    with OTLPSink("http/protobuf") as sink:
+        server = serve(
+            "mix_apps:app", "--port", "0", "--metrics-port", "0", "--workers", "2", "--trace-sample-ratio", "0",
+            "--limit-concurrency", "6", "--limit-request-body", "10000",
+            "--otlp-endpoint", sink.endpoint, "--otlp-protocol", "http/protobuf",
+        )  # fmt: skip
+        # Nothing of this is sampled, so nothing may be pointed to.
+        for flag in (None, "00"):
+            Failures(server, flag).run()
+
+        def counted():
+            samples = server.metrics()
+            return all(
+                total(samples, metric.name, **dict(zip(metric.labels, labels, strict=True)))
+                for metric, labels in wanted
+            )
+
+        wait_for(counted, "every error to be counted")
+        assert error_exemplars(server) == {}
+
+        sampled = Failures(server, "01")
+        sampled.run()
+        served = set()
+
+        def both_workers():
+            sampled._answer("/raise/1")
+            served.update(
+                line["process_pid"] for line in server.access_lines() if line["trace_flags"] == "01"
+            )
+            return len(served) == 2
+
+        wait_for(both_workers, "sampled errors of both workers")
+        found = wait_for(
+            lambda: (seen := error_exemplars(server)).keys() >= wanted and seen, "every exemplar"
+        )
+        assert {trace for trace, _ in found.values()} <= sampled.traces
+        assert "trace_id" not in httpx.get(server.metrics_url).text
+        # They stay when the workers that noted them are gone.
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(
+            lambda: total(server.metrics(), "obsserve_worker_restarts_total", reason="reload") == 2,
+            "new workers",
+        )
+        wait_for(
+            lambda: total(server.metrics(), "obsserve_workers", state="draining") == 0, "the old ones to go"
+        )
+        assert error_exemplars(server).keys() >= wanted
+        assert server.stop() == 0
+        servers = {(s.trace_id.hex(), s.span_id.hex()) for s in sink.spans if s.kind == SERVER}
+    assert set(found.values()) <= servers
 
 
 CONNECTIONS, PIPELINED = 40, 50

@@ -227,6 +227,16 @@ METRICS: Final[dict[str, Metric]] = {
     metric.name: metric for metric in tuple(globals().values()) if isinstance(metric, Metric)
 }
 
+# What went wrong in an exchange: these have exemplars, as the latency histograms have.
+ERROR_COUNTERS: Final = (
+    REJECTED_REQUESTS,
+    PROTOCOL_ERRORS,
+    CLIENT_DISCONNECTS,
+    APP_EXCEPTIONS,
+    APP_PROTOCOL_FAULTS,
+    DRAIN_INTERRUPTED,
+)
+
 
 def _sorted_reasons(attribute: str) -> tuple[str, ...]:
     return tuple(sorted(_reasons(attribute)))

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Final
 from obsserve.telemetry.catalogue.endings import ENDINGS
 from obsserve.telemetry.catalogue.labels import OTHER, OVERFLOW_LABEL, SERIES_LIMIT
 from obsserve.telemetry.catalogue.lines import FLAGS, LOG_FIELDS
-from obsserve.telemetry.catalogue.metrics import LABEL_NOTES, LABEL_VALUES, METRICS, Metric
+from obsserve.telemetry.catalogue.metrics import (
+    ERROR_COUNTERS,
+    LABEL_NOTES,
+    LABEL_VALUES,
+    METRICS,
+    Metric,
+)
 from obsserve.telemetry.catalogue.spans import SESSION_ATTRIBUTES, SPAN_ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -31,7 +37,7 @@ Metrics, line and span of a request are three views of one record, made when the
 ## Metrics
 
 `--metrics-port` serves them as Prometheus text or OpenMetrics (with exemplars: the newest sampled trace of each latency
-bucket; `OTEL_METRICS_EXEMPLAR_FILTER` chooses), compressed for those who accept gzip; `?name[]=` selects by the names of metrics or samples. **Label sets** is the most that one serving process can
+bucket and of each counter of what went wrong in an exchange; `OTEL_METRICS_EXEMPLAR_FILTER` chooses), compressed for those who accept gzip; `?name[]=` selects by the names of metrics or samples. **Label sets** is the most that one serving process can
 bring forth; workers are summed, but for metrics with the label `worker`, which have a set for each. Beyond a
 metric's bound observations go to one set with `{OVERFLOW_LABEL}="true"`, and `obsserve_metrics_overflow_total`
 counts them; `--metrics-max-series` ({SERIES_LIMIT}) bounds the sets of exchanges. A histogram has one series for
@@ -90,6 +96,8 @@ def _lines() -> Iterator[str]:
             ("Metric", "Type", "Unit", "Labels", "Buckets", "Label sets", "What it says"),
             map(_metric_row, metrics),
         )
+        if not set(metrics).isdisjoint(ERROR_COUNTERS):
+            yield f"With exemplars, besides the latency histograms: {', '.join(_code(metric.name) for metric in ERROR_COUNTERS)}.\n"
         for metric in metrics:
             del rest[metric.name]
     if rest:
