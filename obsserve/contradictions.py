@@ -28,6 +28,8 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
             "timeout_graceful_shutdown",
             "give more timeout_graceful_shutdown",
         )
+    if settings.limit_queue is not None and settings.limit_concurrency is None:
+        yield Problem("limit_queue", "without limit_concurrency nothing has to wait", "give both")
     workers = settings.workers
     if settings.ready_min_workers > workers:
         there = "there is only 1 worker" if workers == 1 else f"there are only {workers} workers"

@@ -326,6 +326,12 @@ class Settings:
 
     limit_concurrency: int | None = option(None, group=LIMITS, check=whole(1), metavar="REQUESTS", words_for_none=OFF,
         help="Answer 503 when this many requests are in progress.")
+    limit_queue: int | None = option(None, group=LIMITS, check=whole(1), metavar="REQUESTS", words_for_none=OFF,
+        help="Let this many further requests wait for their turn, for timeout_queue at most, before 503 is answered; needs limit_concurrency.")
+    limit_loop_lag: float | None = option(None, group=LIMITS, check=seconds, metavar="SECONDS", words_for_none=OFF,
+        help="Answer 503 while the event loop lags by more than so many seconds, and for a second after it.")
+    limit_memory: int | None = option(None, group=LIMITS, check=size, metavar="BYTES", words_for_none=OFF,
+        help="Answer 503 while a worker holds more than this many bytes of memory, such as 900M; limit_max_rss replaces it instead.")
     limit_connections: int | None = option(None, group=LIMITS, check=whole(1), metavar="CONNECTIONS", words_for_none=OFF,
         help="Keep at most this many connections open.")
     limit_request_line: int = option(8192, group=LIMITS, check=whole(1), metavar="BYTES",
@@ -347,6 +353,8 @@ class Settings:
         help="How many seconds the client may take nothing of the response; then the connection is closed.")
     timeout_tls_handshake: float | None = option(10.0, group=TIMEOUTS, check=seconds, metavar="SECONDS", words_for_none=OFF,
         help="Within how many seconds a TLS handshake must be over; then the connection is closed.")
+    timeout_queue: float = option(1.0, group=TIMEOUTS, check=seconds, metavar="SECONDS",
+        help="How many seconds a request may wait in limit_queue; then 503 is answered.")
     timeout_request: float | None = option(None, group=TIMEOUTS, check=seconds, metavar="SECONDS", words_for_none=OFF,
         help="How many seconds the application may take; then it is cancelled and 504 is answered.")
     timeout_graceful_shutdown: float | None = option(20.0, group=TIMEOUTS, check=seconds_or_zero, metavar="SECONDS", words_for_none=OFF,

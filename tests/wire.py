@@ -40,6 +40,10 @@ class RecordingReporter:
         self.exceptions = []
         self.misuses = []
         self.ignored = []
+        self.strains = []
+
+    def overload_changed(self, strain):
+        self.strains.append(strain)
 
     def app_exception(self, exchange, exception, *, after_end):
         self.exceptions.append((exception, after_end))

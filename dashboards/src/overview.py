@@ -283,7 +283,7 @@ def _red() -> Row:
             lines(
                 "Active requests and limit",
                 Doc(
-                    "Requests that have begun and not ended, by instance, and --limit-concurrency.",
+                    "Requests that have begun and not ended, those that wait in --limit-queue, and --limit-concurrency.",
                     "The gap to the limit is head room.",
                     "Touching the limit: the next are answered 503.",
                     "Queue wait in Workers and runtime; raise the limit only if memory and loop lag allow.",
@@ -291,6 +291,7 @@ def _red() -> Row:
                 "short",
                 NEUTRAL,
                 Query(now("http_server_active_requests", "instance"), "{{instance}}"),
+                Query(now("obsserve_http_queued_requests", "instance"), "waiting {{instance}}"),
                 Query(now("obsserve_limit", "instance", only=CONCURRENCY), "limit {{instance}}"),
                 links=WORKER_LINKS,
                 overrides=(outlined("^limit"),),
@@ -356,7 +357,7 @@ def _causes() -> Row:
                 "Rejected by the server",
                 Doc(
                     "503s that the server itself made, each second, by reason.",
-                    "concurrency_limit and connection_limit are your limits; draining is a shutdown.",
+                    "concurrency_limit, connection_limit and queue_full are your limits; loop_overload and memory_overload shed load; draining is a shutdown.",
                     "Anything outside of a deploy.",
                     "Runbook of ObsserveRejectingRequests.",
                 ),

@@ -214,12 +214,14 @@ class Connection(Intake):
     def start(self, exchange: Exchange) -> None:
         server = self.server
         self.exchange = exchange
-        server.total_requests += 1
         if exchange.refusal is None:
             if self._surplus:
                 exchange.refusal = catalogue.CONNECTION_LIMIT
-            elif server.active >= server.limit_concurrency:
-                exchange.refusal = catalogue.CONCURRENCY_LIMIT
+            elif server.active >= server.room and not exchange.admitted:
+                exchange.refusal = server.admission.refusal(exchange, perf_counter())
+                if exchange.refusal is None:  # it is started again when its turn has come
+                    return
+        server.total_requests += 1
         if server.draining:
             exchange.keep_alive = exchange.plain = False
             if exchange.websocket and exchange.refusal is None:
@@ -251,6 +253,13 @@ class Connection(Intake):
         exchange.task = task
         if not exchange.app_started or not task.done():  # an eager task may have run to its end
             server.tasks.add(task)
+
+    def leave_queue(self, exchange: Exchange) -> None:
+        """Forget that an exchange waits for its turn: it has ended before."""
+        server = self.server
+        server.admission.left(exchange)
+        server.total_requests += 1
+        self._announce(exchange)
 
     def _announce(self, exchange: Exchange) -> None:
         hooks = self.server.hooks

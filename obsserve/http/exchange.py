@@ -78,6 +78,9 @@ class Exchange(Response):
     trailer_size = 0
     refusal: Ending | None
     started = False
+    # Since when it has waited for its turn, while it does; and whether its turn has come.
+    queued_at = 0.0
+    admitted = False
     announced: bool
     _body: list[bytes] | None = None
     _buffered = 0
@@ -332,6 +335,10 @@ class Exchange(Response):
         server = connection.server
         if self.started:
             server.active -= 1
+            if not server.room:
+                server.admission.released()
+        elif self.queued_at:
+            connection.leave_queue(self)
         connection.account(self)
         hooks = server.hooks
         ended = hooks.exchange_ended

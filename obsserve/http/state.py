@@ -6,6 +6,7 @@ import math
 from random import getrandbits
 from typing import TYPE_CHECKING, Any, Protocol
 
+from obsserve.http.admission import Admission
 from obsserve.http.flow import HeldHeads
 from obsserve.http.forwarded import Forwarding, TrustedPeers
 from obsserve.http.head import HeadCache, HostCache, TargetCache
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from obsserve.http.head import Header
     from obsserve.http.parser import Parser, ParserEvents
     from obsserve.settings import Settings
+    from obsserve.telemetry.catalogue import Ending
     from obsserve.telemetry.hooks import Hooks
     from obsserve.telemetry.observer import ExchangeView, SessionView
 
@@ -42,6 +44,10 @@ class Reporter(Protocol):
 
     def app_misuse(self, exchange: ExchangeView, reason: str, message: str) -> None:
         """Tell of something that the application did against the ASGI specification."""
+        ...
+
+    def overload_changed(self, strain: Ending | None) -> None:
+        """Tell that requests are refused from now on because of this strain, or, without one, no more."""
         ...
 
     def forwarded_ignored(self, exchange: ExchangeView) -> None:
@@ -108,7 +114,6 @@ class ServerState:
         self.limit_request_headers = settings.limit_request_headers
         self.limit_request_header_count = settings.limit_request_header_count
         self.limit_request_body = _bound(settings.limit_request_body)
-        self.limit_concurrency = _bound(settings.limit_concurrency)
         self.limit_connections = _bound(settings.limit_connections)
         # A head of at most so many bytes breaks neither limit, and need not be measured.
         self.small_head = min(self.limit_request_line, self.limit_request_headers)
@@ -122,7 +127,10 @@ class ServerState:
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.total_requests = 0
+        # Requests and WebSockets in progress, and how many there may be for one more to be served at once.
         self.active = 0
+        self.room = _bound(settings.limit_concurrency)
+        self.admission = Admission(self, settings)
         self.draining = False
         self.drain_started = 0.0
         # The time to drain is nearly over: applications that wait for their client to leave are told that it has.
@@ -136,6 +144,11 @@ class ServerState:
         self.targets = TargetCache()
         self.hosts = HostCache()
         self.held = HeldHeads(loop)
+
+    def release(self) -> None:
+        """Note that a WebSocket is in progress no more."""
+        self.active -= 1
+        self.admission.released()
 
     def set_date(self, date: bytes) -> None:
         """Take the Date of a new second; heads that carry the old one are forgotten."""

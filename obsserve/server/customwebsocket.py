@@ -160,7 +160,7 @@ class CustomWebSocket(Successor):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._is_open:
             self._is_open = False
-            self._exchange.connection.server.active -= 1
+            self._exchange.connection.server.release()
         if self._has_begun:
             self._protocol.connection_lost(exc)
         self._http.connection_lost(exc)

@@ -151,6 +151,7 @@ class Observation:
         )
         for limit, value in (
             ("concurrency", settings.limit_concurrency),
+            ("queue", settings.limit_queue),
             ("connections", settings.limit_connections),
             ("backlog", settings.backlog),
             ("fds", open_files_limit()),
@@ -158,7 +159,7 @@ class Observation:
             ("body_bytes", settings.limit_request_body),
         ):
             # What is not a worker's own share is told by one of them: workers are summed.
-            if value is not None and (limit in ("concurrency", "connections") or self._worker == 0):
+            if value is not None and (limit in ("concurrency", "queue", "connections") or self._worker == 0):
                 metrics.set_limit(limit, value)
         self._gc = GCWatch(self._cells, str(self._worker))
         lag = self._lag
@@ -358,7 +359,7 @@ class Observation:
             self._log_export.follow()
         if self.metrics is not None and self._state is not None:
             began = thread_time()
-            self.metrics.sample(self._state.connections)
+            self.metrics.sample(self._state.connections, queued=self._state.admission.waiting)
             if self._lag is not None:
                 self._lag.count_tasks(asyncio.get_running_loop())
             if self._self_cost is not None:

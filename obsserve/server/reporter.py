@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from obsserve.telemetry.catalogue import LOOP_OVERLOAD
+
 if TYPE_CHECKING:
+    from obsserve.telemetry.catalogue import Ending
     from obsserve.telemetry.metrics import Metrics
     from obsserve.telemetry.observer import Address, ExchangeView, SessionView
 
@@ -49,6 +52,18 @@ class Reporter:
             message=f"{peer} sends forwarding headers and is not trusted: they are ignored. If it is your proxy, "
             "name it with --forwarded-allow-ips. Said once; obsserve_forwarded_untrusted_total counts on",
             **_where(exchange),
+        )
+
+    def overload_changed(self, strain: Ending | None) -> None:
+        if strain is None:
+            self._log.info("overload.leave", message="Requests are served again")
+            return
+        option = "limit_loop_lag" if strain is LOOP_OVERLOAD else "limit_memory"
+        self._log.warning(
+            "overload.enter",
+            message=f"Requests are answered 503: {option} is exceeded. "
+            f'obsserve_http_rejected_requests_total{{reason="{strain.rejection}"}} counts them',
+            reason=strain.rejection,
         )
 
     def websocket_checkpoint(self, session: SessionView, age: float) -> None:

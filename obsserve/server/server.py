@@ -9,11 +9,13 @@ port), start the application, listen, serve, drain, stop the application, flush 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -88,6 +90,8 @@ class Server:
         self._settings: Settings
         self._tls: TLS | None = None
         self._acceptance: Acceptance | None = None
+        self._resident_bytes: Callable[[], int] | None = None  # where load is shed
+        self._ticked_at = 0.0
 
     # --- running -----------------------------------------------------------------------------
 
@@ -226,6 +230,10 @@ class Server:
             app_state=self.lifespan.state,
             reporter=self._reporter,
         )
+        if self._settings.limit_loop_lag is not None or self._settings.limit_memory is not None:
+            from obsserve.telemetry.runtime import resident_bytes  # noqa: PLC0415 - for hardly anybody
+
+            self._resident_bytes = partial(resident_bytes, os.getpid())
         state.has_request_ids = self._settings.access_log or observation.traces
         return state
 
@@ -325,6 +333,10 @@ class Server:
         state = self.server_state
         for connection in tuple(state.connections):
             connection.sweep(now)
+        state.admission.tick(now)
+        if self._resident_bytes is not None:
+            lag, self._ticked_at = now - (self._ticked_at or now) - INTERVAL, now
+            state.admission.watch(now, lag=lag, memory=self._resident_bytes())
         self._observation.tick(now)
         if self.service_manager is not None:
             self.service_manager.sign_of_life(now)

@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
+from obsserve.telemetry.pace import unhurried
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -373,7 +375,7 @@ class CellsReader:
             values = memoryview(used.tobytes()).cast("d")
         return [
             Row(metric, labels, is_gauge, values[n * STRIDE : (n + 1) * STRIDE], exemplars.get(n, {}))
-            for n, (metric, labels, is_gauge) in enumerate(self._entries)
+            for n, (metric, labels, is_gauge) in unhurried(enumerate(self._entries))
         ]
 
     def _read_directory(self) -> None:

@@ -11,10 +11,10 @@ any thread; scrapes take turns.
 
 from __future__ import annotations
 
-import gzip
 import re
 import threading
 import time
+import zlib
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -38,6 +38,7 @@ from obsserve.telemetry.cells import (
     keep_newest,
     queue_counts,
 )
+from obsserve.telemetry.pace import step_back, unhurried
 from obsserve.telemetry.regions import Regions
 
 if TYPE_CHECKING:
@@ -52,10 +53,9 @@ if TYPE_CHECKING:
 _written: Final[Callable[[float], str]] = floatToGoString
 _EOF: Final = b"# EOF\n"
 _EXCHANGE_ROW: Final = 60
-# In one process the scrape and the serving loop share the interpreter: after so many series the scrape
-# steps back for a moment, so that a request waits for a fraction of it.
-_SERIES_AT_A_TIME: Final = 64
-_STEP_BACK: Final = 1e-5  # seconds
+_COMPRESSION: Final = 5
+_LINES_AT_A_TIME: Final = 128
+_GZIP: Final = 31  # zlib's number for gzip's header and trailer around the largest window
 
 
 class Page(NamedTuple):
@@ -99,7 +99,7 @@ class _Family:
 
     def cumulate(self) -> None:
         """Turn a histogram's bucket counts and sum into cumulated buckets, count and sum."""
-        for labels, (*counts, total) in self.values.items():
+        for labels, (*counts, total) in unhurried(self.values.items()):
             *buckets, count = accumulate(counts)
             self.values[labels] = [*buckets, count, count, total]
 
@@ -120,9 +120,7 @@ class _Table:
         return self.families[metric.name]
 
     def add_rows(self, rows: Iterable[Row]) -> None:
-        for number, row in enumerate(rows):
-            if number % _SERIES_AT_A_TIME == _SERIES_AT_A_TIME - 1:
-                time.sleep(_STEP_BACK)
+        for row in unhurried(rows):
             if row.metric == catalogue.REQUEST_DURATION.name:
                 self._add_exchanges(row)
             elif row.metric == catalogue.ACTIVE_REQUESTS.name:
@@ -253,15 +251,14 @@ class Exposition:
                 chosen = (_restricted(family, names) for family in (*_collected(families), *app))
                 parts = [self._rendered(encoder, family) for family in chosen if family.samples]
             else:
-                parts = [self._lines(families, encoder, content_type, is_openmetrics)]
+                parts = [*self._lines(families, encoder, content_type, is_openmetrics)]
                 parts += [self._rendered(encoder, family) for family in app]
             if is_openmetrics:
                 parts.append(_EOF)
-            body = b"".join(parts)
             self._last_duration = time.perf_counter() - began
         if gzip_accepted(accept_encoding):
-            return Page(content_type, "gzip", gzip.compress(body, compresslevel=5))
-        return Page(content_type, None, body)
+            return Page(content_type, "gzip", _compressed(parts))
+        return Page(content_type, None, b"".join(parts))
 
     def collect(self) -> Iterator[Metric]:
         """Yield the server's own metrics as the library's objects: this is one of its collectors."""
@@ -327,9 +324,8 @@ class Exposition:
         encoder: Callable[[_Families], bytes],
         content_type: str,
         is_openmetrics: bool,
-    ) -> bytes:
+    ) -> Iterator[bytes]:
         lines: list[str] = []
-        done = 0
         for family in families:
             name = family.metric.name
             header = self._headers.get((name, content_type))
@@ -338,6 +334,11 @@ class Exposition:
                 header = self._headers[name, content_type] = rendered.rstrip("\n")
             lines.append(header)
             for labels, values in family.values.items():
+                if len(lines) >= _LINES_AT_A_TIME:
+                    lines.append("")
+                    yield "\n".join(lines).encode()
+                    lines.clear()
+                    step_back()
                 prefixes = self._prefixes.get((name, labels)) or self._cut_prefixes(family.metric, labels)
                 exemplars = family.exemplars.get(labels) if is_openmetrics else None
                 lines += [
@@ -346,11 +347,8 @@ class Exposition:
                 ]
                 for position, exemplar in exemplars.items() if exemplars else ():
                     lines[position - len(values)] += _exemplar_text(exemplar)
-                done += 1
-                if done % _SERIES_AT_A_TIME == 0:
-                    time.sleep(_STEP_BACK)
         lines.append("")
-        return "\n".join(lines).encode()
+        yield "\n".join(lines).encode()
 
     def _cut_prefixes(self, metric: catalogue.Metric, labels: Labels | None) -> tuple[str, ...]:
         family = _library_family(metric)
@@ -359,6 +357,15 @@ class Exposition:
         lines = text.removesuffix("\n").split("\n")[2:]  # after HELP and TYPE
         prefixes = self._prefixes[metric.name, labels] = tuple(line.removesuffix("0.0") for line in lines)
         return prefixes
+
+
+def _compressed(parts: Iterable[bytes]) -> bytes:
+    compress = zlib.compressobj(_COMPRESSION, wbits=_GZIP)
+    compressed = []
+    for part in parts:
+        compressed.append(compress.compress(part))
+        step_back()  # zlib has let the interpreter go, not the processor
+    return b"".join((*compressed, compress.flush()))
 
 
 def _collected(families: Iterable[_Family]) -> Iterator[Metric]:

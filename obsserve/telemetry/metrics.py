@@ -125,6 +125,7 @@ class Metrics:
         self._forwarded_untrusted = Family(region, catalogue.FORWARDED_UNTRUSTED).row()
         self._write_blocked = Family(region, catalogue.WRITE_BLOCKED).row()
         self._pipelined = Family(region, catalogue.PIPELINED_REQUESTS).row()
+        self._queued = Family(region, catalogue.QUEUED_REQUESTS)
         self._limits = Family(region, catalogue.LIMIT)
         self._lifespan_duration = Family(region, catalogue.LIFESPAN_DURATION)
         self._lifespan_failures = Family(region, catalogue.LIFESPAN_FAILURES, [("startup",), ("shutdown",)])
@@ -239,9 +240,15 @@ class Metrics:
         """Return how many exchanges have begun."""
         return sum(self._slots[slot] for slot in self._started.values())
 
-    def sample(self, connections: Iterable[CountedConnection]) -> None:
-        """Look at every open connection: states, bytes on the wire, bytes that wait. Meant for once a second."""
+    def sample(self, connections: Iterable[CountedConnection], *, queued: int = 0) -> None:
+        """Look at every open connection: states, bytes on the wire, bytes that wait. Meant for once a second.
+
+        Args:
+            connections: the open ones.
+            queued: how many requests wait for their turn.
+        """
         self._connections.sample(connections)
+        self._queued.set(queued)
         self.sessions.sample()
 
     def accept_error(self, kind: str) -> None:

@@ -71,10 +71,8 @@ class Regions:
         with self._lock:
             living = [row for reader in self._fixed for row in reader.rows()]
             for key, reader in self._readers.items():
-                rows = reader.rows()
-                if key in self._draining or self._drains(key):
-                    rows = [row for row in rows if not _is_gauge_of_slot(row)]
-                living += rows
+                leaves = key in self._draining or self._drains(key)
+                living += [row for row in reader.rows() if not (leaves and _is_gauge_of_slot(row))]
             return living, list(self._base.rows())
 
 

@@ -255,7 +255,7 @@ class Session:
         self.closed_at = perf_counter()
         if opened:
             server = self.exchange.connection.server
-            server.active -= 1
+            server.release()
             if server.hooks.session_ended is not None:
                 server.hooks.session_ended(self)
         self._waiters.wake()

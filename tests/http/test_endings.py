@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 
 import pytest
 from wire import GET, Waiting, body, echo, hello, request, start
@@ -72,6 +73,28 @@ def connection_limit(serve):
     return site.client().send(GET)
 
 
+def queue_full(serve):
+    site = serve(Waiting(), limit_concurrency=1, limit_queue=1)
+    return [site.client().send(GET) for _ in range(3)][-1]
+
+
+def queue_timeout(serve):
+    site = serve(Waiting(), limit_concurrency=1, limit_queue=1, timeout_queue=1)
+    site.client().send(GET)
+    client = site.client().send(GET)
+    site.state.admission.tick(perf_counter() + 1.1)
+    return client
+
+
+def overload(**strain):
+    def play(serve):
+        site = serve(hello, limit_loop_lag=0.5, limit_memory=1000)
+        site.state.admission.watch(perf_counter(), **{"lag": 0.0, "memory": 0, **strain})
+        return site.client().send(GET)
+
+    return play
+
+
 def worker_shutdown(serve):
     client = serve(Waiting()).client().send(GET)
     client.connection.abandon(catalogue.WORKER_SHUTDOWN)
@@ -102,6 +125,10 @@ PLAYS = {
     "response_timeout": lambda serve: sends(GET, app=Waiting(), timeout_request=1)(serve).sweep(2),
     "concurrency_limit": concurrency_limit,
     "connection_limit": connection_limit,
+    "queue_full": queue_full,
+    "queue_timeout": queue_timeout,
+    "loop_overload": overload(lag=0.6),
+    "memory_overload": overload(memory=1001),
     "app_exception": sends(GET, app=raising),
     "app_exception_after_start": sends(GET, app=raising_late),
     "app_no_response": sends(GET, app=silent),

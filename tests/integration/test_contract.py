@@ -36,6 +36,7 @@ NOT_PROVOKED = {
     "obsserve_connection_buffered_bytes": "at rest",
     "obsserve_connections_open": "at rest",
     "obsserve_connections_write_paused": "at rest",
+    "obsserve_http_queued_requests": "at rest",
     "obsserve_listener_backlog_connections": "at rest",
     "obsserve_log_queue_records": "at rest",
     "obsserve_websocket_connections_open": "at rest",

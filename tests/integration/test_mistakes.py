@@ -32,6 +32,7 @@ def outcome(server):
         (["apps:not_callable"], 3, "cannot be called"),
         (["apps:plain", "--port", "many"], 2, "port"),
         (["apps:plain", "--limit-concurrency", "0"], 2, "limit_concurrency"),
+        (["apps:plain", "--limit-queue", "5"], 2, "without limit_concurrency nothing has to wait"),
         (["apps:plain", "--workers", "two"], 2, "workers: 'two' is not a whole number"),
         (["apps.py:plain"], 3, 'Did you mean "apps:plain"?'),
         ([".apps:plain"], 3, 'Did you mean "apps:plain"?'),

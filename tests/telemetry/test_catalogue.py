@@ -61,6 +61,13 @@ class TestMetrics:
         assert set(metric.labels) <= told
 
 
+def test_every_flag_is_somebodys():
+    of_the_exchange = {"RS", "UP", "LG"}  # a reset, an upgrade, a loop that lagged: whatever the ending
+    assert {ending.flag for ending in catalogue.ENDINGS.values()} - {None} | of_the_exchange == set(
+        catalogue.FLAGS
+    )
+
+
 def test_every_closed_list_is_of_a_label():
     for metric, label in catalogue.LABEL_VALUES:
         assert label in metric.labels

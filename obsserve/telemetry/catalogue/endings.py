@@ -118,6 +118,10 @@ RESPONSE_TIMEOUT: Final = Ending(
 
 CONCURRENCY_LIMIT: Final = _rejected("concurrency_limit", "CL", "concurrency_limit")
 CONNECTION_LIMIT: Final = _rejected("connection_limit", "CL", "concurrency_limit")
+QUEUE_FULL: Final = _rejected("queue_full", "QF", "queue_full")
+QUEUE_TIMEOUT: Final = replace(QUEUE_FULL, detail="queue_timeout")
+LOOP_OVERLOAD: Final = _rejected("loop_overload", "OM", "loop_overload")
+MEMORY_OVERLOAD: Final = _rejected("memory_overload", "OM", "memory_overload")
 DRAINING: Final = _rejected("draining", "DR", "draining")
 
 APP_EXCEPTION: Final = Ending("app_exception", "app_error", 500, flag="AX", close_reason="app_error")

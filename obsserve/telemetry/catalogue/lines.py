@@ -108,17 +108,15 @@ LOG_FIELDS: Final = (
     LogField("truncated", "array", "names of the fields that were cut", "a field was cut"),
 )
 
-# Envoy's code where the meaning is the same (DC, DPE, SI, DT, OM).
+# Envoy's code where the meaning is the same (DC, DPE, DT, OM).
 FLAGS: Final[dict[str, str]] = {
     "DC": "client closed the connection early",
     "DPE": "malformed request",
-    "SI": "idle timeout",
     "DT": "request deadline exceeded",
     "OM": "shed because of overload",
     "CL": "concurrency limit",
-    "QF": "queue full",
+    "QF": "no place in the queue, or waited too long in it",
     "DR": "draining",
-    "NR": "not ready",
     "HT": "request head took too long",
     "BT": "request body stood still for too long",
     "WT": "client stopped reading the response",

@@ -115,6 +115,7 @@ REQUEST_BODY_SIZE: Final = _histogram("http_server_request_body_size_bytes", "Si
 RESPONSE_BODY_SIZE: Final = _histogram("http_server_response_body_size_bytes", "Size of response bodies (opt-in).", SIZE_BUCKETS, *EXCHANGE_LABELS, bound=SERIES_LIMIT + 1)
 TIME_TO_FIRST_BYTE: Final = _histogram("obsserve_http_time_to_first_byte_seconds", "Time from complete request headers to the first byte of the response.", LATENCY_BUCKETS, "http_request_method", "http_route", bound=_METHODS * (ROUTE_LIMIT + 2) + 1)
 QUEUE: Final = _histogram("obsserve_http_queue_seconds", "Time from complete request headers to the start of the application.", QUEUE_BUCKETS)
+QUEUED_REQUESTS: Final = _gauge("obsserve_http_queued_requests", "Requests that wait for their turn behind the limit of requests in progress.")
 REQUEST_BODY_BYTES: Final = _counter("obsserve_http_request_body_bytes_total", "Bytes of request bodies received.")
 RESPONSE_BODY_BYTES: Final = _counter("obsserve_http_response_body_bytes_total", "Bytes of response bodies sent.")
 REJECTED_REQUESTS: Final = _counter("obsserve_http_rejected_requests_total", "Requests that the server itself answered with 503, by reason.", "reason", bound=len(_reasons("rejection")))
