@@ -1,6 +1,6 @@
 """What becomes of the main process's own log lines: counted like the workers', and exported if that is asked for.
 
-Owns a small region of cells, which the metrics port reads like a worker's.
+Owns a small region of cells for all that the main process counts, which the metrics port reads like a worker's.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class OwnLogs:
 
     def __init__(self, settings: Settings, service_instance_id: str, log: Any) -> None:
         self._log = log
-        cells = Cells.create(_ROWS, exemplars=0)
+        self.cells = cells = Cells.create(_ROWS, exemplars=0)
         self.readers = [cells.reader()]
         sink = server_sink()
         if sink is not None:
@@ -44,7 +44,7 @@ class OwnLogs:
         self._export: LogExport | None = None
         if configuration is not None:
             self._export = exports.start_log_export(
-                configuration, service_instance_id, None, cells, self._report
+                configuration, service_instance_id, None, cells, self.report
             )
 
     async def watch(self, _supervisor: Supervisor) -> None:
@@ -66,6 +66,7 @@ class OwnLogs:
             self._export.follow()
             self._export.flush()
 
-    def _report(self, event: str, message: str) -> None:
+    def report(self, event: str, message: str) -> None:
+        """Tell the server's log how an export goes; from any thread."""
         say = self._log.info if event == "telemetry.export_recovered" else self._log.warning
         say(event, message=message)

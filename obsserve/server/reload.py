@@ -122,7 +122,7 @@ class Reloader:
                 message=f"Detected changes in {shown}{more}. Reloading...",
                 files=names[:NAMED],
             )
-            supervisor.reload()
+            supervisor.reload([_short(Path(name)) for name in names])
 
     async def _changes(self, supervisor: Supervisor) -> AsyncIterator[list[str]]:
         """Yield the names of changed files; poll where the kernel has no watches left."""

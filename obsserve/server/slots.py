@@ -73,6 +73,7 @@ class Slots:
         self, main: MainProcess, sockets: SlotSockets, tell: WorkerLog, tell_wait: Callable[[], None]
     ) -> None:
         self.present: dict[int, WorkerProcess] = {}
+        self.replaced = 0  # of all workers, when they were last replaced
         self._main = main
         self._fleet = main.fleet
         self._sockets = sockets
@@ -107,11 +108,14 @@ class Slots:
         Returns:
             Whether all were replaced; when a replacement cannot start, the rest stays as it is.
         """
+        self.replaced = 0
         for slot in sorted(self.present):
             if self._main.stopping:
                 return False
-            if slot in self.present and not await self._replace(slot, reason):
-                return False
+            if slot in self.present:
+                if not await self._replace(slot, reason):
+                    return False
+                self.replaced += 1
         return True
 
     def recycle(self, worker: WorkerProcess, reason: str, fields: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
 from obsserve.server import latesignals, listeners
 from obsserve.server.fleet import Fleet
 from obsserve.server.ownlogs import OwnLogs
+from obsserve.server.reloadspans import Reload, ReloadSpans
 from obsserve.server.servicemanager import ServiceManager
 from obsserve.server.slots import LAST_MOMENT, Slots
 from obsserve.server.slotsockets import SlotSockets
@@ -33,7 +34,7 @@ from obsserve.server.workerprocess import WorkerProcess
 from obsserve.telemetry.logging import server_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from obsserve.config import Config
 
@@ -58,7 +59,7 @@ class Supervisor:
         self._instance = resource_attributes().get(SERVICE_INSTANCE_ID) or str(uuid.uuid4())
         self._service_manager = ServiceManager(os.environ)
         self._rolling: asyncio.Task[Any] | None = None
-        self._rolls_wanted = 0
+        self._reloads: list[Reload] = []  # the one that is under way, and one that is to follow
         self._keeps_waiting = config.settings.reload
         self._failure: StartupError | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -74,7 +75,8 @@ class Supervisor:
         """
         if not isinstance(self.settings.app, str):
             raise StartupError("Give the application as module:attribute: its workers have to import it.")
-        self._own_logs = OwnLogs(self.settings, self._instance, self.log)
+        self._own_logs = own = OwnLogs(self.settings, self._instance, self.log)
+        self._reload_spans = ReloadSpans(self.settings, self._instance, own.cells, own.report)
         self._watchers = (*self._watchers, Vitals(self.settings).watch, self._own_logs.watch)
         if self.settings.reload:
             from obsserve.server.reload import Reloader  # noqa: PLC0415 - most servers do not
@@ -92,6 +94,7 @@ class Supervisor:
                     if process_ends:
                         latesignals.ignore()
         finally:
+            self._reload_spans.stop()
             self._own_logs.stop()
         if self._failure is not None:
             raise self._failure
@@ -112,15 +115,19 @@ class Supervisor:
         """
         return await self.slots.replace_all(reason)
 
-    def reload(self) -> None:
-        """Replace all workers because what they have imported has changed, by ones that import it anew."""
+    def reload(self, files: Sequence[str] = ()) -> None:
+        """Replace all workers because what they have imported has changed, by ones that import it anew.
+
+        Args:
+            files: what has changed, for the span.
+        """
         for worker in tuple(self.fleet.workers):
             if worker.state == "starting":
                 worker.retire("reload")
                 worker.kill()
             elif worker.state == "draining":
                 worker.force()
-        self._roll()
+        self._roll(Reload("change", files))
 
     def recycle(self, worker: WorkerProcess, reason: str, **fields: Any) -> None:
         """Replace one worker, after those that are being replaced.
@@ -327,7 +334,7 @@ class Supervisor:
         for name, act in (
             ("SIGTERM", self._stop.set),
             ("SIGINT", self._interrupt),
-            ("SIGHUP", self._roll),
+            ("SIGHUP", lambda: self._roll(Reload("signal"))),
             ("SIGUSR1", self._reopen_logs),
             ("SIGTTIN", lambda: self.slots.resize(1)),
             ("SIGTTOU", lambda: self.slots.resize(-1)),
@@ -348,27 +355,42 @@ class Supervisor:
         for worker in tuple(self.fleet.workers):  # also one that drains still writes
             worker.reopen_logs()
 
-    def _roll(self) -> None:
+    def _roll(self, reload: Reload) -> None:
         """Replace all workers; asked for again meanwhile, once more afterwards."""
-        self._rolls_wanted = min(self._rolls_wanted + 1, 2)
+        if len(self._reloads) < 2:
+            self._reloads.append(reload)
+        else:
+            self._reloads[1].join(reload)
         if not self.stopping and (self._rolling is None or self._rolling.done()):
             self._rolling = self.run_soon(self._roll_all())
 
     async def _roll_all(self) -> None:
-        while self._rolls_wanted:
+        while self._reloads:
+            reload = self._reloads[0]
             if not self._keeps_waiting:
                 self.log.info("server.reload", message="Replacing the workers one by one")
             if self.fleet.state.started:
                 self._service_manager.reloading()
-            result = "success" if await self.replace_workers() else "failure"
-            self._rolls_wanted -= 1
-            if self._rolls_wanted and self._keeps_waiting:
-                continue  # a later edit has overtaken this one
-            self.fleet.reloaded(result)
+            workers = len(self.slots.present)
+            try:
+                done = await self.replace_workers()
+            except asyncio.CancelledError:
+                self._tell_span(reload, workers, "shutdown")
+                raise
+            del self._reloads[0]
+            if self._reloads and self._keeps_waiting:
+                self._reloads[0].overtake(reload)  # by a later edit
+                continue
+            self.fleet.reloaded("success" if done else "failure")
+            failure = "shutdown" if self.stopping else "startup_failed"
+            self._tell_span(reload, workers, None if done else failure)
             if self.fleet.state.started and not self.stopping:
                 self._service_manager.ready(self._status())
-            if result == "failure" and not self._keeps_waiting:
-                self.log.error("server.reload", message="The workers were not replaced", result=result)
+            if not done and not self._keeps_waiting:
+                self.log.error("server.reload", message="The workers were not replaced", result="failure")
+
+    def _tell_span(self, reload: Reload, workers: int, error_type: str | None) -> None:
+        self._reload_spans.ended(reload, workers=workers, replaced=self.slots.replaced, error_type=error_type)
 
     # --- odds and ends -----------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from obsserve.telemetry.observer import ExchangeView, TargetView
+    from obsserve.telemetry.otlp_encode import SpanRecord
 
 # The official ratio sampler looks at so many bits of the trace id.
 LOWER_BITS: Final = (1 << 64) - 1
@@ -111,6 +112,18 @@ class Sampling:
         if parent_flags is not None and self.parent_based:
             return bool(parent_flags & 1)
         return trace_id & LOWER_BITS < (self.bound if bound is None else bound)
+
+    def keeps_root(self, record: SpanRecord) -> bool:
+        """Return whether a root span is kept that no request brings about; asks a custom sampler, too."""
+        if self.custom is None:
+            return self.samples(record.trace_id, None)
+        from opentelemetry.context.context import Context  # noqa: PLC0415 - most samplers need none
+        from opentelemetry.trace import SpanKind  # noqa: PLC0415
+
+        result = self.custom.should_sample(
+            Context(), record.trace_id, record.name, SpanKind.INTERNAL, record.attributes, ()
+        )
+        return bool(result.decision.is_sampled())
 
     def official(self) -> Any:
         """Return the official sampler that decides alike, for spans of the application."""

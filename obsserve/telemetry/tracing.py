@@ -460,14 +460,7 @@ class Tracing:
             failed=failed,
             exception=exception,
         )
-        custom = self._sampling.custom
-        if custom is None:
-            kept = self._sampling.samples(record.trace_id, None)
-        else:
-            result = custom.should_sample(
-                Context(), record.trace_id, record.name, SpanKind.INTERNAL, record.attributes, ()
-            )
-            kept = result.decision.is_sampled()
+        kept = self._sampling.keeps_root(record)
         self._figures.count_started(NONE, KEPT if kept else LEFT_OUT, is_recording=False)
         if kept:
             self._queue_record(lambda: encode_span(record))

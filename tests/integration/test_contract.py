@@ -56,7 +56,7 @@ FIELDS_NOT_PROVOKED = {
 }
 
 
-ATTRIBUTES_NOT_PROVOKED = {}
+ATTRIBUTES_NOT_PROVOKED = {"obsserve.reload.files": "needs --reload: test_reloading.py"}
 
 
 def base_name(sample):
@@ -184,9 +184,16 @@ def test_a_server_under_everything_says_what_the_catalogue_says(serve, tmp_path)
         lines += secure.access_lines(4)
 
         proxied = serve(
-            "apps:plain", "--port", "0", "--metrics-port", "0", "--proxy-protocol", "--no-access-log"
-        )
+            "apps:plain", "--port", "0", "--metrics-port", "0", "--proxy-protocol", "--no-access-log",
+            "--supervise", "--otlp-endpoint", sink.endpoint,
+        )  # fmt: skip
         talk(proxied.url, b"NOT PROXY\r\n\r\n")
+        proxied.process.send_signal(signal.SIGHUP)
+        reload = wait_for(
+            lambda: [s for s in sink.spans if any(p.value.string_value == "signal" for p in s.attributes)],
+            "the span of a reload",
+        )
+        assert [span.name for span in reload][-1] == "server.reload"
         pages.append(proxied.metrics())
         spans = sink.spans
 
@@ -200,9 +207,11 @@ def test_a_server_under_everything_says_what_the_catalogue_says(serve, tmp_path)
     fields = {field.name for field in catalogue.LOG_FIELDS}
     assert sorted(missing(fields, {key for line in lines for key in line}) - FIELDS_NOT_PROVOKED.keys()) == []
 
-    attributes = {attribute.name for attribute in (*catalogue.SPAN_ATTRIBUTES, *catalogue.SESSION_ATTRIBUTES)}
+    tables = (catalogue.SPAN_ATTRIBUTES, catalogue.SESSION_ATTRIBUTES, catalogue.RELOAD_ATTRIBUTES)
+    attributes = {attribute.name for table in tables for attribute in table}
     # FastAPI makes spans of its own.
-    own = [span for span in spans if span.kind == SERVER or span.name.startswith(("websocket", "lifespan"))]
+    names = ("websocket", "lifespan", "server.")
+    own = [span for span in spans if span.kind == SERVER or span.name.startswith(names)]
     found = {pair.key for span in own for pair in span.attributes}
     outside = {key for key in found if not any(key == name or belongs(key, name) for name in attributes)}
     assert sorted(outside) == []

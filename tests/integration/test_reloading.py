@@ -13,6 +13,9 @@ import httpx
 import pytest
 from conftest import HERE, total, wait_for
 
+from obsserve.testing_otlp import OTLPSink
+from tests.anyvalues import attributes
+
 APP = """
     import time
     {before}
@@ -132,6 +135,46 @@ def test_waiting_for_the_first_good_edit_can_be_interrupted(reloading, source):
     server = reloading(wait=False)
     wait_for(lambda: server.events("reload.wait"), "the broken start")
     assert server.stop(signal.SIGINT) == 0
+
+
+def test_each_reload_has_a_span(reloading, source):
+    with OTLPSink("http/protobuf") as sink:
+        spans = lambda: [span for span in sink.spans if span.name == "server.reload"]  # noqa: E731
+        source.says("first")
+        server = reloading("--otlp-endpoint", sink.endpoint, "--otlp-protocol", "http/protobuf")
+        before = time.time_ns()
+        source.says("second")
+        answers(server, "second")
+        (good,) = wait_for(spans, "the span of the good edit")
+        assert attributes(good) == {
+            "obsserve.reload.reason": "change",
+            "obsserve.reload.workers": 1,
+            "obsserve.reload.replaced": 1,
+            "obsserve.reload.files": [str(source.path)],
+        }
+        assert good.status.code == 0
+        assert before < good.start_time_unix_nano < good.end_time_unix_nano < time.time_ns()
+        told = server.events("worker.ready")[-1]
+        assert told["timestamp"]
+
+        source.breaks()
+        _, bad = wait_for(lambda: len(spans()) == 2 and spans(), "the span of the broken edit")
+        assert (bad.status.code, attributes(bad)["error.type"]) == (2, "startup_failed")
+        assert attributes(bad)["obsserve.reload.replaced"] == 0
+
+        # A start that is out of date is given up: one reload, from the first edit to what the last one says.
+        source.says("too slow", before="time.sleep(120)")
+        wait_for(lambda: len(server.events("reload.change")) == 3, "the slow start")
+        began = time.time_ns()
+        source.says("the third")
+        answers(server, "the third")
+        *_, last = wait_for(lambda: len(spans()) == 3 and spans(), "the span of both edits")
+        assert last.status.code == 0
+        assert last.start_time_unix_nano < began
+        counted = server.metrics()
+        assert total(counted, "obsserve_config_reloads_total") == len(spans())
+        assert total(counted, "otel_sdk_span_started_total", otel_span_parent_origin="none") >= 3
+        assert server.stop() == 0
 
 
 def test_a_stream_holds_nothing_up(reloading, source):

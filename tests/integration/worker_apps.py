@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 
@@ -23,6 +24,19 @@ async def unless_told(scope, receive, send):
         await receive()
         if os.path.exists(os.environ["REFUSE_TO_START"]):
             raise RuntimeError("told not to start")
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await pid(scope, receive, send)
+
+
+async def slowly_if_told(scope, receive, send):
+    """Take long to start as soon as there is a file that says so."""
+    if scope["type"] == "lifespan":
+        await receive()
+        if os.path.exists(os.environ["START_SLOWLY"]):
+            await asyncio.sleep(600)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await send({"type": "lifespan.shutdown.complete"})

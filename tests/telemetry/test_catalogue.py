@@ -29,6 +29,7 @@ class TestPage:
         names = [*catalogue.METRICS, *catalogue.ENDINGS, *catalogue.FLAGS]
         names += [field.name for field in (*catalogue.LOG_FIELDS, *catalogue.SPAN_ATTRIBUTES)]
         names += [attribute.name for attribute in catalogue.SESSION_ATTRIBUTES]
+        names += [attribute.name for attribute in catalogue.RELOAD_ATTRIBUTES]
         assert [name for name in names if f"| `{name}` |" not in page] == []
 
 

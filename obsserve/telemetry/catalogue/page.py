@@ -14,7 +14,12 @@ from obsserve.telemetry.catalogue.metrics import (
     METRICS,
     Metric,
 )
-from obsserve.telemetry.catalogue.spans import SESSION_ATTRIBUTES, SPAN_ATTRIBUTES
+from obsserve.telemetry.catalogue.spans import (
+    RELOAD_ATTRIBUTES,
+    RELOAD_ERRORS,
+    SESSION_ATTRIBUTES,
+    SPAN_ATTRIBUTES,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -120,8 +125,19 @@ def _lines() -> Iterator[str]:
     yield from _table(("Attribute", "Type", "Present", "What it says"), _attributes(SESSION_ATTRIBUTES))
     yield (
         "`lifespan.startup` and `lifespan.shutdown` (kind internal, roots) are the phases of the application's lifespan,\n"
-        "in each worker; where one fails, with `error.type`. They are the only spans besides those of requests and\n"
-        "sessions that `otel_sdk_span_started_total` counts.\n"
+        "in each worker; where one fails, with `error.type`.\n"
+    )
+    errors = " or ".join(map(_code, RELOAD_ERRORS))
+    yield (
+        "`server.reload` (kind internal, a root) is a replacement of all workers by the main process, from the signal or\n"
+        "from the change that was noticed to the last new worker that serves: one for each that\n"
+        "`obsserve_config_reloads_total` counts, and for one that the end of the server cut off. Where workers were not\n"
+        f"replaced its status is Error, with `error.type` {errors}. gunicorn's arbiter, which forks, makes none.\n"
+    )
+    yield from _table(("Attribute", "Type", "Present", "What it says"), _attributes(RELOAD_ATTRIBUTES))
+    yield (
+        "Spans of the lifespan and of reloads are the only ones besides those of requests and sessions that\n"
+        "`otel_sdk_span_started_total` counts.\n"
     )
 
 

@@ -86,3 +86,12 @@ SESSION_ATTRIBUTES: Final = (
     ),
     SpanAttribute("obsserve.websocket.close_initiator", "string", "client, server, app or none"),
 )
+
+# Of `server.reload`, besides error.type.
+RELOAD_ERRORS: Final = ("startup_failed", "shutdown")
+RELOAD_ATTRIBUTES: Final = (
+    SpanAttribute("obsserve.reload.reason", "string", "signal (SIGHUP) or change (of a file, with --reload)"),
+    SpanAttribute("obsserve.reload.workers", "int", "workers that there were to replace"),
+    SpanAttribute("obsserve.reload.replaced", "int", "workers that have a successor that serves"),
+    SpanAttribute("obsserve.reload.files", "array", "files that changed, ten at most", "a file changed"),
+)
