@@ -17,6 +17,7 @@ from obsserve.errors import ConfigError, StartupError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from obsserve.server.lastresort import LastResort
     from obsserve.server.server import Server
 
 __all__ = ["Server", "main", "run"]
@@ -89,7 +90,7 @@ def _serve(config: Config, *, process_ends: bool = False) -> None:
             Supervisor(config).run(process_ends=process_ends)
             return
         taken = (signal.SIGTERM, signal.SIGINT) if process_ends else (signal.SIGTERM,)
-        server = _serve_here(config, taken if in_main_thread else ())
+        server = _serve_here(config, taken if in_main_thread else (), process_ends=process_ends)
     except KeyboardInterrupt:
         return
     finally:
@@ -102,12 +103,13 @@ def _serve(config: Config, *, process_ends: bool = False) -> None:
         sys.exit(code)
 
 
-def _serve_here(config: Config, taken: tuple[signal.Signals, ...]) -> Server:
+def _serve_here(config: Config, taken: tuple[signal.Signals, ...], *, process_ends: bool) -> Server:
     """Serve in this process until told to stop.
 
     Args:
         config: the options.
         taken: signals that the server goes on handling after it has given signals back.
+        process_ends: whether the process is the server's own, and may be ended where it does not end.
     """
     config.import_app()  # as uvicorn, before there is a loop; a module that is not there is the likeliest mistake
 
@@ -116,10 +118,30 @@ def _serve_here(config: Config, taken: tuple[signal.Signals, ...]) -> Server:
 
     server = Server(config)
     server.service_manager = ServiceManager(os.environ)
+    if process_ends:
+        server.last_resort = _last_resort(server)
     for sig in taken:
         signal.signal(sig, server.handle_exit)
     server.run()
+    if server.last_resort is not None:
+        server.last_resort.served()
     return server
+
+
+def _last_resort(server: Server) -> LastResort:
+    from obsserve.server.lastresort import LastResort  # noqa: PLC0415  (see __getattr__)
+    from obsserve.telemetry.logging import server_logger  # noqa: PLC0415  (see __getattr__)
+
+    def tell(message: str, stack: str, threads: Sequence[str]) -> None:
+        said = {"stack": stack} if stack else {"threads": list(threads)}
+        server_logger().error("server.kill", message=message, **said)
+
+    return LastResort(
+        server.config.settings.timeout_graceful_shutdown,
+        hurried=lambda: server.force_exit,
+        tell=tell,
+        finish=server.abandon,
+    )
 
 
 def _occupy_standard_descriptors() -> None:

@@ -34,6 +34,7 @@ from obsserve.server.observation import Observation
 from obsserve.server.proxyprotocol import ProxyHeader
 from obsserve.server.reporter import Reporter
 from obsserve.server.ticker import INTERVAL, Ticker, http_date
+from obsserve.telemetry import catalogue
 from obsserve.telemetry.logging import adopt_structlog, server_logger
 from obsserve.websocket.codec import codec_named
 from obsserve.websocket.connection import WebSocketOptions
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from obsserve.config import Config
+    from obsserve.server.lastresort import LastResort
     from obsserve.server.seat import Seat
     from obsserve.server.servicemanager import ServiceManager
     from obsserve.server.tls import TLS
@@ -77,6 +79,7 @@ class Server:
         self.service_manager: ServiceManager | None = (
             None  # given by the command, whose process is the service
         )
+        self.last_resort: LastResort | None = None  # given likewise
         self.delays_shutdown = True
         self.startup_failure: LifespanFailedError | None = None
         self._captured: list[int] = []
@@ -449,12 +452,20 @@ class Server:
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's form
         """Stop gracefully; a second SIGINT stops at once, while SIGTERM may come as often as it likes."""
         self._captured.append(sig)
+        if self.last_resort is not None:
+            self.last_resort.arm()
         if sig == signal.SIGINT:
             self.delays_shutdown = False  # somebody waits at a terminal
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         else:
             self.should_exit = True
+
+    def abandon(self) -> None:
+        """End what is open, and write what waits, from another thread: the event loop is blocked for good."""
+        for connection in tuple(self.server_state.connections):
+            connection.abandon(catalogue.WORKER_SHUTDOWN)
+        self._observation.stop(LAST_MOMENT)
 
     def handle_reopen(self, sig: int, frame: FrameType | None) -> None:
         """Open the access log's file anew, which somebody has renamed; without one, say so."""

@@ -30,7 +30,7 @@ SHOWN_BY = {
     "Application raises after its response is complete": ["http/test_exchange.py::test_after_a_whole_response_the_connection_stays"],
     "Lifespan `auto`": ["asgi/test_lifespan.py::test_auto_knows_a_crash_by_the_startup_event_that_was_received", "integration/test_mistakes.py::test_a_lifespan_that_fails"],
     "Out of file descriptors": ["integration/test_faults.py::test_running_out_of_descriptors_is_survived_told_once_and_counted"],
-    "Graceful shutdown": ["integration/test_server.py::test_a_running_request_is_finished_before_the_end", "integration/test_server.py::test_a_request_that_does_not_end_in_time_is_told_so"],
+    "Graceful shutdown": ["integration/test_server.py::test_a_running_request_is_finished_before_the_end", "integration/test_server.py::test_a_request_that_does_not_end_in_time_is_told_so", "integration/test_shutdown.py::test_a_blocked_loop_does_not_hold_the_end_of_a_single_process_up", "integration/test_shutdown.py::test_a_thread_that_goes_on_does_not_hold_the_end_up"],
     "Exit codes": ["integration/test_mistakes.py::test_a_signal_ends_it_with_success", "integration/test_mistakes.py::test_one_line_and_no_traceback"],
     "Worker that dies": ["integration/test_workers.py::test_a_killed_worker_has_a_successor_and_keeps_what_it_counted", "integration/test_workers.py::test_a_crash_loop_ends_the_server"],
     "Replacing workers": ["integration/test_workers.py::test_no_request_is_lost_when_workers_are_replaced", "integration/test_recycling.py::test_a_worker_that_has_grown_is_replaced_and_no_request_is_lost"],

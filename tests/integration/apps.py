@@ -54,6 +54,12 @@ async def sleep(seconds: float):
     return {"slept": seconds}
 
 
+@fastapi.get("/thread/{seconds}")
+def thread(seconds: float):
+    """In a thread of the framework's pool, which nothing cancels."""
+    time.sleep(seconds)
+
+
 @fastapi.get("/block/{seconds}")
 async def block(seconds: float):
     time.sleep(seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -51,3 +52,46 @@ def test_a_worker_whose_loop_is_blocked_does_not_hold_the_end_up(serve):
         httpx.get(f"{server.url}/block/40", timeout=1)
     assert server.stop(timeout=20) == 0
     assert server.events("worker.kill")
+
+
+def test_a_blocked_loop_does_not_hold_the_end_of_a_single_process_up(serve):
+    server = serve("apps:fastapi", "--port", "0", "--metrics-port", "0", "--timeout-graceful-shutdown", "1")
+    with pytest.raises(httpx.TimeoutException):
+        httpx.get(f"{server.url}/block/60", timeout=1)
+    began = time.monotonic()
+    assert server.stop(timeout=30) == 0
+    assert 1 < time.monotonic() - began < 20
+    (event,) = server.events("server.kill")
+    assert event["level"] == "error"
+    assert "time.sleep(seconds)" in event["stack"]
+    (line,) = server.access_lines(1)
+    assert (line["url_path"], line["outcome"], line["flags"]) == ("/block/60", "shutdown", ["KS", "LG"])
+    assert server.process.returncode == 0
+
+
+def test_two_interrupts_do_not_wait_for_a_blocked_loop(serve):
+    server = serve("apps:fastapi", "--port", "0", "--timeout-graceful-shutdown", "off")
+    with pytest.raises(httpx.TimeoutException):
+        httpx.get(f"{server.url}/block/60", timeout=1)
+    server.process.send_signal(signal.SIGINT)
+    wait_for(lambda: not pending(server.process.pid, signal.SIGINT), "the first interrupt to be taken")
+    assert server.stop(signal.SIGINT, timeout=20) == 0
+    assert server.events("server.kill")
+
+
+def test_a_thread_that_goes_on_does_not_hold_the_end_up(serve):
+    server = serve("apps:fastapi", "--port", "0", "--timeout-graceful-shutdown", "1")
+    with pytest.raises(httpx.TimeoutException):
+        httpx.get(f"{server.url}/thread/60", timeout=1)
+    assert server.stop(timeout=20) == 0
+    assert server.events("server.stop")
+    (event,) = server.events("server.kill")
+    assert event["threads"]
+    (line,) = server.access_lines(1)
+    assert line["url_path"] == "/thread/60"
+
+
+def pending(pid, sig):
+    """Whether a signal waits to be taken by a process."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return any(int(fields[name], 16) >> (sig - 1) & 1 for name in ("SigPnd", "ShdPnd"))
