@@ -260,6 +260,7 @@ class Connection(Intake):
         server.admission.left(exchange)
         server.total_requests += 1
         self._announce(exchange)
+        exchange.identify()
 
     def _announce(self, exchange: Exchange) -> None:
         hooks = self.server.hooks

@@ -257,6 +257,8 @@ class Exchange(Response):
     def answer_and_end(self, ending: Ending) -> None:
         """Send the response that the server itself makes for this ending, if one is still possible."""
         status = ending.status
+        if self.queued_at:
+            self.connection.leave_queue(self)
         if self.phase in (EXPECT_START, HELD) and status is not None:
             self.status = status
             self.response_origin = "server"

@@ -143,6 +143,16 @@ class TestQueue:
         assert (site.endings, statuses(waiting)) == (["worker_shutdown"], [503])
         assert (site.state.admission.waiting, site.state.active) == (0, 1)
 
+    def test_what_is_refused_while_it_waits_has_its_id(self, serve):
+        site = serve(Waiting(), limit_concurrency=1, limit_queue=1, limit_request_body=3)
+        site.client().send(GET)
+        chunked = request(b"POST", b"/", b"Transfer-Encoding: chunked")
+        client = site.client().send(chunked).send(b"5\r\nhello\r\n")
+        [response] = client.responses()
+        assert (response.status, site.endings) == (413, ["body_too_large"])
+        assert response.headers[b"x-request-id"].decode() == site.last.request_id
+        assert (site.state.admission.waiting, site.state.total_requests) == (0, 2)
+
     def test_a_request_that_waits_is_served_while_the_server_drains(self, serve):
         app = Turns()
         site = serve(app, limit_concurrency=1, limit_queue=1)

@@ -33,7 +33,7 @@ CLOCKS = 0.05
 CHOSEN = {"/live/{rest}", "/sampled/{rest}"}
 ENDINGS = {
     "LookupError", "app_no_response", "app_incomplete_response", "app_content_length_mismatch",
-    "client_disconnected", "request_timeout", "response_timeout", "502", "concurrency_limit",
+    "client_disconnected", "request_timeout", "response_timeout", "502", "queue_full",
 }  # fmt: skip
 
 
@@ -48,6 +48,7 @@ def mixed(serve, tmp_path):
             "--access-log-exclude", "/live/*", "--log-sample-path", "/sampled/*=0.3",
             "--timeout-request-header", "0.4", "--timeout-request-body", "0.4", "--timeout-request", "0.6",
             "--limit-request-body", "10000", "--limit-request-headers", "16384", "--limit-concurrency", "4",
+            "--limit-queue", "2", "--timeout-queue", "0.05",
             "--otlp-endpoint", "http://127.0.0.1:9",
             environment={"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.2"},
         )  # fmt: skip
