@@ -125,7 +125,7 @@ class _Arbiter:
         self._members: dict[Any, _Member] = {}
         self._unborn: _Member | None = None
         loop_name = getattr(config.get_loop_factory(), "__module__", "asyncio").partition(".")[0]
-        self.fleet: Fleet[_Member] = Fleet(settings, loop_name, (), self._instance)
+        self.fleet: Fleet[_Member] = Fleet(settings, loop_name, (), self._instance, report=self._report)
         self.fleet.desired = server.num_workers
 
     def start(self) -> None:
@@ -163,6 +163,10 @@ class _Arbiter:
         """Close the metrics port."""
         self.fleet.state.draining = True
         self.fleet.stop()
+
+    def _report(self, event: str, message: str) -> None:
+        say = self._server.log.info if event == "telemetry.export_recovered" else self._server.log.warning
+        say("%s: %s", event, message)
 
     def _forked(self) -> None:
         self.fleet.scraping.release()

@@ -430,6 +430,8 @@ class Settings:
         help="How spans are sent; with http/protobuf the endpoint is the base, and /v1/traces is appended.")
     otlp_logs: bool = option(False, group=TRACING, check=switch, default_text="off, or on when OTEL_LOGS_EXPORTER is otlp",
         help="Export access lines, the server's lines and what the application logs over OTLP too, to the same endpoint (/v1/logs with http/protobuf).")
+    otlp_metrics: bool = option(False, group=TRACING, check=switch, default_text="off, or on when OTEL_METRICS_EXPORTER is otlp",
+        help="Push what the metrics port shows over OTLP too, every OTEL_METRIC_EXPORT_INTERVAL, to the same endpoint (/v1/metrics with http/protobuf); a metrics port is not needed for it.")
     trace_sample_ratio: float | None = option(None, group=TRACING, check=ratio, metavar="RATIO", default_text="1, or what OTEL_TRACES_SAMPLER says",
         help="Which share of new traces is kept, from 0 to 1; the caller's decision is followed.")
     trace_trust: TraceTrust = option("peers", group=TRACING, choices=get_args(TraceTrust),

@@ -20,6 +20,10 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
 )
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -29,19 +33,22 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+    from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-Request = ExportTraceServiceRequest | ExportLogsServiceRequest
-Response = ExportTraceServiceResponse | ExportLogsServiceResponse
+Request = ExportTraceServiceRequest | ExportLogsServiceRequest | ExportMetricsServiceRequest
+Response = ExportTraceServiceResponse | ExportLogsServiceResponse | ExportMetricsServiceResponse
 
 _METHOD: Final = "Export"
 _SERVICES: Final[dict[str, type[Request]]] = {
     "opentelemetry.proto.collector.trace.v1.TraceService": ExportTraceServiceRequest,
     "opentelemetry.proto.collector.logs.v1.LogsService": ExportLogsServiceRequest,
+    "opentelemetry.proto.collector.metrics.v1.MetricsService": ExportMetricsServiceRequest,
 }
 _PATHS: Final[dict[str, type[Request]]] = {
     "/v1/traces": ExportTraceServiceRequest,
     "/v1/logs": ExportLogsServiceRequest,
+    "/v1/metrics": ExportMetricsServiceRequest,
 }
 
 
@@ -52,7 +59,7 @@ class Answer:
     Args:
         code: a gRPC status name such as UNAVAILABLE, or an HTTP status; None accepts.
         retry_after: seconds, sent along with an HTTP refusal.
-        rejected: how many spans or log records to reject of a request that is accepted.
+        rejected: how many spans, log records or data points to reject of a request that is accepted.
         hang: do not answer before the sink is closed.
     """
 
@@ -122,6 +129,23 @@ class OTLPSink:
             if not self._wait(deadline):
                 raise TimeoutError(f"{len(self.logs)} log records of {count} arrived in {timeout} s")
         return found
+
+    @property
+    def metric_requests(self) -> list[ExportMetricsServiceRequest]:
+        """The requests with metrics that were accepted."""
+        with self._arrived:
+            return [request for request in self._received if isinstance(request, ExportMetricsServiceRequest)]
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics of all accepted requests; those of a later push stand behind those of one before."""
+        return [
+            metric
+            for request in self.metric_requests
+            for resource in request.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        ]
 
     @property
     def spans(self) -> list[Span]:
@@ -272,6 +296,11 @@ def _response(request: Request, answer: Answer) -> Response:
         if answer.rejected:
             logs.partial_success.rejected_log_records = answer.rejected
         return logs
+    if isinstance(request, ExportMetricsServiceRequest):
+        metrics = ExportMetricsServiceResponse()
+        if answer.rejected:
+            metrics.partial_success.rejected_data_points = answer.rejected
+        return metrics
     response = ExportTraceServiceResponse()
     if answer.rejected:
         response.partial_success.rejected_spans = answer.rejected

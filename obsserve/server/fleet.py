@@ -1,7 +1,7 @@
-"""What the main process shows of its workers: the metrics port, the probes, the figures about processes.
+"""What the main process shows of its workers: the metrics port, the probes, pushes, the figures about processes.
 
-Owns the regions and the admin listener. It reads the workers' memory; no code of theirs runs for a scrape. The
-main process is ours, or gunicorn's arbiter: whoever it is adds and removes the workers.
+Owns the regions, the admin listener and the export of metrics. It reads the workers' memory; no code of theirs
+runs for a scrape. The main process is ours, or gunicorn's arbiter: whoever it is adds and removes the workers.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from obsserve.admin.app import AdminState
 from obsserve.admin.server import AdminServer
 from obsserve.http.parser import parser_class
-from obsserve.server import inspection
+from obsserve.server import exports, inspection
 from obsserve.server.fleetinspection import FleetInspection
 from obsserve.server.listeners import listener_name
 from obsserve.telemetry import appsnapshots, catalogue, runtime
 from obsserve.telemetry.appsnapshots import SnapshotCollector
+from obsserve.telemetry.cells import Cells
 from obsserve.telemetry.lateexposition import LateExposition
 from obsserve.telemetry.regions import Regions
 from obsserve.version import __version__
@@ -30,8 +31,13 @@ if TYPE_CHECKING:
     from obsserve.settings import Settings
     from obsserve.telemetry.cells import CellsReader
     from obsserve.telemetry.exposition import Exposition
+    from obsserve.telemetry.metricexport import MetricExport
     from obsserve.telemetry.runtime import Sample
 
+# For what the export counts of itself.
+_ROWS: Final = 128
+# What the last push may take, seconds.
+_LAST_PUSH: Final = 1.0
 
 M = TypeVar("M", bound="Member")
 
@@ -67,7 +73,11 @@ class Fleet(Generic[M]):
         loop: the name of the workers' event loop.
         sockets: the bound sockets, as far as there are any yet.
         service_instance_id: one for all workers.
+        report: takes event and message of the export for the server's log; called from any thread.
         own: what the main process itself counts.
+
+    Raises:
+        StartupError: the metrics port cannot be had, or metrics cannot be pushed as is asked for.
     """
 
     answers: Final = (appsnapshots.MESSAGE, inspection.FOUND)
@@ -78,11 +88,17 @@ class Fleet(Generic[M]):
         loop: str,
         sockets: Sequence[socket.socket],
         service_instance_id: str,
+        *,
+        report: Callable[[str, str], None],
         own: Sequence[CellsReader] = (),
     ) -> None:
         self.workers: set[M] = set()
         self.desired = settings.workers
-        self.regions = Regions(own, drains=lambda worker: worker.state == "draining")
+        pushed = exports.metric_export_of(settings)
+        cells = None if pushed is None else Cells.create(_ROWS, exemplars=0)
+        self.regions = Regions(
+            own if cells is None else (*own, cells.reader()), drains=lambda worker: worker.state == "draining"
+        )
         self.app_metrics = SnapshotCollector(self._asks)
         self.inspection = FleetInspection(settings, lambda: tuple(self.workers))
         self.restarts = dict.fromkeys(catalogue.RESTART_REASONS, 0)
@@ -113,15 +129,17 @@ class Fleet(Generic[M]):
             lambda: runtime.listener_backlogs(self._listening),
         )
         self._admin: AdminServer | None = None
+        self._export: MetricExport | None = None
+        resource = runtime.target_resource(settings.service_name, service_instance_id, __version__)
+
+        def exposition() -> Exposition:
+            from obsserve.telemetry.exposition import Exposition  # noqa: PLC0415 - see LateExposition
+
+            return Exposition(self.regions, sources, app=self.app_metrics.collect, resource=resource)
+
+        late = LateExposition(exposition)
+        self.scraping = late.lock
         if settings.metrics_port is not None:
-            resource = runtime.target_resource(settings.service_name, service_instance_id, __version__)
-
-            def exposition() -> Exposition:
-                from obsserve.telemetry.exposition import Exposition  # noqa: PLC0415 - see LateExposition
-
-                return Exposition(self.regions, sources, app=self.app_metrics.collect, resource=resource)
-
-            late = LateExposition(exposition)
             self._admin = AdminServer(
                 settings.metrics_host,
                 settings.metrics_port,
@@ -129,20 +147,32 @@ class Fleet(Generic[M]):
                 late,
                 inspection=self.inspection,
             )
-            self.scraping = late.lock
             self._admin.bind()
+        if pushed is not None and cells is not None:
+            self._export = exports.metric_export(
+                pushed,
+                late,
+                service_instance_id=service_instance_id,
+                worker=None,
+                region=cells,
+                report=report,
+            )
 
     def listen(self, sockets: Sequence[socket.socket]) -> None:
         """Show the backlogs of these sockets from now on."""
         self._listening = [(listener_name(sock), sock) for sock in sockets]
 
     def start(self) -> None:
-        """Serve the metrics port."""
+        """Serve the metrics port, and begin to push."""
         if self._admin is not None:
             self._admin.start()
+        if self._export is not None:
+            self._export.start()
 
     def stop(self) -> None:
-        """Close the metrics port."""
+        """Push for the last time, and close the metrics port."""
+        if self._export is not None:
+            self._export.shutdown(_LAST_PUSH)
         if self._admin is not None:
             self._admin.stop()
 

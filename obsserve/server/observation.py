@@ -1,13 +1,14 @@
 """The telemetry of one serving process, put together from the options and kept going by the ticker.
 
-Owns the cells, the observers, the log sink, the watchdog and the metrics port. With a signal turned off its
-part is not made, and its cost is one branch.
+Owns the cells, the observers, the log sink, the watchdog, and what shows the metrics. With a signal turned off
+its part is not made, and its cost is one branch.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 import uuid
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,6 @@ from obsserve.http.parser import parser_class
 from obsserve.logconfig import BUILT_IN
 from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
 from obsserve.server import exports
-from obsserve.server.listeners import listener_name
 from obsserve.server.ticker import Clock
 from obsserve.telemetry.hooks import Hooks
 from obsserve.telemetry.logging import server_sink
@@ -27,13 +27,12 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from obsserve.admin.server import AdminServer
     from obsserve.http.state import ServerState
+    from obsserve.server.ownmetrics import OwnMetrics
     from obsserve.server.seat import Seat
     from obsserve.settings import Settings
     from obsserve.telemetry.accessoutput import AccessOutput
     from obsserve.telemetry.correlation import Correlation
-    from obsserve.telemetry.exposition import Exposition
     from obsserve.telemetry.logexport import LogExport
     from obsserve.telemetry.logfile import LogFile
     from obsserve.telemetry.logmetrics import LogCounters
@@ -57,12 +56,12 @@ class Observation:
     """
 
     def __init__(self, settings: Settings, log: Any, seat: Seat | None = None) -> None:
+        self._since = time.time_ns()
         self._settings = settings
         self._seat = seat
         self._worker = 0 if seat is None else seat.worker
         self._log = log
         self._parser = parser_class(settings.http).__name__.removesuffix("Parser").lower()
-        self._listening: list[tuple[str, socket.socket]] = []
         self._clock = Clock()
         self._state: ServerState | None = None
         self._counters: LogCounters | None = None
@@ -70,7 +69,7 @@ class Observation:
         self._lag: LoopLag | None = None
         self._gc: GCWatch | None = None
         self._watchdog: StallWatchdog | None = None
-        self._admin: AdminServer | None = None
+        self._shown: OwnMetrics | None = None
         self._access: AccessOutput | None = None
         self._self_cost: SelfCost | None = None
         self._hooks: Hooks
@@ -82,14 +81,18 @@ class Observation:
         self._handshakes_told: dict[str, float] = {}
         self._log_file = self._open_log_file()
         tracing, exported = exports.tracing_of(settings), exports.log_export_of(settings)
-        if settings.metrics_port is not None or settings.access_log or tracing or exported:
+        self._pushed = exports.metric_export_of(settings)
+        # Without a region of the process that shows them nobody would see what is counted.
+        nobody = seat is not None and seat.cells is None
+        counts = not nobody and (settings.metrics_port is not None or self._pushed is not None)
+        if counts or settings.access_log or tracing or exported:
             self._make_cells()
         self._log_export: LogExport | None = None
         if exported is not None:
             self._log_export = exports.start_log_export(
                 exported, self._instance, self._worker, self._cells, self._report_export
             )
-        if settings.metrics_port is not None:
+        if counts:
             self._make_metrics("always_off" if tracing is None else tracing.exemplars)
         self._tracing = None if tracing is None else self._start_tracing(tracing)
 
@@ -256,61 +259,34 @@ class Observation:
     # --- running -----------------------------------------------------------------------------
 
     def bind(self) -> None:
-        """Bind the metrics port, unless it is another process's business.
+        """Bind the metrics port, unless it is another process's business to show the metrics.
 
         Raises:
             StartupError: it is in use.
         """
         if self.metrics is None or self._seat is not None:
             return
-        from obsserve.admin.app import AdminState  # noqa: PLC0415
-        from obsserve.admin.server import AdminServer  # noqa: PLC0415
-        from obsserve.server.inspection import ProcessInspection  # noqa: PLC0415
-        from obsserve.telemetry import runtime  # noqa: PLC0415
-        from obsserve.telemetry.cells import CellsReader  # noqa: PLC0415
-        from obsserve.telemetry.lateexposition import LateExposition  # noqa: PLC0415
+        from obsserve.server.ownmetrics import OwnMetrics  # noqa: PLC0415 - only what is turned on is imported
 
-        settings = self._settings
-        assert settings.metrics_port is not None
-        self._admin_state = state = AdminState(
-            livez_max_stall=settings.livez_max_stall,
-            ready_max_stall=settings.ready_max_stall,
-            terminating_status=settings.terminating_status,
+        self._shown = OwnMetrics(
+            self._settings,
+            self._cells,
+            service_instance_id=self._instance,
+            parser=self._parser,
+            export=self._pushed,
+            report=self._report_export,
+            since=self._since,
         )
-        self._reader = CellsReader.attach(self._cells.fileno())
-        loop = asyncio.get_running_loop()
-        build = runtime.build_info(__version__, type(loop).__module__.partition(".")[0], self._parser)
-        sources = (
-            runtime.ProcessFigures(),
-            runtime.python_info,
-            lambda: build,
-            runtime.readiness(lambda: not state.unready_reasons()),
-            lambda: runtime.listener_backlogs(self._listening),
-        )
-        resource = runtime.target_resource(settings.service_name, self._instance, __version__)
-
-        def exposition() -> Exposition:
-            from obsserve.telemetry.exposition import Exposition  # noqa: PLC0415 - see LateExposition
-
-            return Exposition([self._reader], sources, resource=resource)
-
-        self._admin = AdminServer(
-            settings.metrics_host,
-            settings.metrics_port,
-            state,
-            LateExposition(exposition),
-            inspection=ProcessInspection(settings, lambda: self._state, self._worker),
-        )
-        self._admin.bind()
+        self._shown.bind()
 
     def start(self) -> None:
-        """Begin to watch the loop of the calling thread, and to answer on the metrics port."""
+        """Begin to watch the loop of the calling thread, and to show what is counted."""
         if self._gc is not None:
             self._gc.install()
         if self._watchdog is not None:
             self._watchdog.start()
-        if self._admin is not None:
-            self._admin.start()
+        if self._shown is not None:
+            self._shown.start()
 
     def serving(self, state: ServerState, sockets: Sequence[socket.socket]) -> None:
         """Take note that the application is served from now on.
@@ -320,21 +296,20 @@ class Observation:
             sockets: the listening sockets.
         """
         self._state = state
-        self._listening = [(listener_name(sock), sock) for sock in sockets]
-        if self._admin is not None:
-            self._admin_state.started = True
+        if self._shown is not None:
+            self._shown.serving(state, sockets)
 
     def draining(self) -> None:
         """Take note that the server has begun to stop."""
-        if self._admin is not None:
-            self._admin_state.draining = True
+        if self._shown is not None:
+            self._shown.state.draining = True
 
     def tick(self, now: float) -> None:
         """Do what is due ten times a second."""
         if self._lag is not None:
             self._lag.tick(now)
-        if self._admin is not None:
-            self._admin_state.heartbeat = now
+        if self._shown is not None:
+            self._shown.state.heartbeat = now
         began = thread_time()
         if self._access is not None:
             self._access.flush()
@@ -392,7 +367,7 @@ class Observation:
         """Stop watching, and write and export what still waits.
 
         Args:
-            timeout: seconds that spans, log lines and their export may take, each.
+            timeout: seconds that spans, log lines, their export and the last push of metrics may take, each.
         """
         if self._watchdog is not None:
             self._watchdog.stop()
@@ -404,8 +379,8 @@ class Observation:
             self._access.close(timeout)
         if self._log_export is not None:
             self._log_export.shutdown(timeout)
-        if self._admin is not None:
-            self._admin.stop()
+        if self._shown is not None:
+            self._shown.stop(timeout)
 
     @property
     def traces(self) -> bool:
@@ -415,10 +390,7 @@ class Observation:
     @property
     def metrics_url(self) -> str | None:
         """Where the metrics are, None when they are off."""
-        if self._admin is None:
-            return None
-        host, port = self._admin.address
-        return f"http://[{host}]:{port}/metrics" if ":" in host else f"http://{host}:{port}/metrics"
+        return None if self._shown is None else self._shown.url
 
     # --- TLS ---------------------------------------------------------------------------------
 

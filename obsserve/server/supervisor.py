@@ -163,7 +163,12 @@ class Supervisor:
             factory = self.config.get_loop_factory()
             loop_name = getattr(factory, "__module__", "asyncio").partition(".")[0]
             self.fleet: Fleet[WorkerProcess] = Fleet(
-                self.settings, loop_name, self._sockets.first, self._instance, self._own_logs.readers
+                self.settings,
+                loop_name,
+                self._sockets.first,
+                self._instance,
+                report=self._own_logs.report,
+                own=self._own_logs.readers,
             )
             self.slots = Slots(self, self._sockets, self._tell, self._tell_wait)
             self.fleet.start()

@@ -66,6 +66,28 @@ class Page(NamedTuple):
     body: bytes
 
 
+class Figures(NamedTuple):
+    """One of the server's own metrics as it would be exposed.
+
+    Arguments:
+        metric: of the catalogue; the labels of target_info are the resource's.
+        values: by label values, None for the overflow set; a histogram's are its cumulated buckets, the last one
+            infinity, then count and sum.
+        exemplars: by label values, each by its position in the values.
+    """
+
+    metric: catalogue.Metric
+    values: Mapping[Labels | None, Sequence[float]]
+    exemplars: Mapping[Labels | None, Mapping[int, cells.Exemplar]]
+
+
+class Reading(NamedTuple):
+    """What a scrape would show at one moment, as numbers."""
+
+    own: Sequence[Figures]
+    app: Sequence[Metric]
+
+
 class _Family:
     """The series of one metric: values as they are exposed, and their exemplars by position."""
 
@@ -264,6 +286,19 @@ class Exposition:
         """Yield the server's own metrics as the library's objects: this is one of its collectors."""
         with self._turn:
             yield from _collected(self._gather(0))
+
+    def read(self) -> Reading:
+        """Return what a scrape would show, for who does not scrape; it is counted as none."""
+        with self._turn:
+            app = list(self._app_families())
+            families = self._gather(sum(len(family.samples) for family in app))
+            own = [Figures(family.metric, family.values, family.exemplars) for family in families]
+            return Reading(own, app)
+
+    def count_failures(self, failures: int) -> None:
+        """Count families of a reading that could not be used."""
+        with self._turn:
+            self._errors += failures
 
     def _gather(self, app_series: int) -> list[_Family]:
         table = _Table()

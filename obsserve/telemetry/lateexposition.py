@@ -1,4 +1,4 @@
-"""The exposition that is made for the first scrape, not for the start.
+"""The exposition that is made for the first scrape or push, not for the start.
 
 The Prometheus client library takes as long to import as everything else that a metrics port needs, and nobody
 scrapes before the server has started. Any thread may ask; one of them makes it.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from obsserve.telemetry.exposition import Exposition, Page
+    from obsserve.telemetry.exposition import Exposition, Page, Reading
 
 
 class LateExposition:
@@ -38,6 +38,16 @@ class LateExposition:
         """Yield the server's own metrics; see `Exposition.collect`."""
         with self.lock:
             yield from self._exposition().collect()
+
+    def read(self) -> Reading:
+        """Return what a scrape would show, as numbers; see `Exposition.read`."""
+        with self.lock:
+            return self._exposition().read()
+
+    def count_failures(self, failures: int) -> None:
+        """Count families that could not be used; see `Exposition.count_failures`."""
+        with self.lock:
+            self._exposition().count_failures(failures)
 
     def _exposition(self) -> Exposition:
         if self._made is None:

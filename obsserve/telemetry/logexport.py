@@ -23,8 +23,8 @@ from obsserve.telemetry.logsink import LINE_LIMIT, NOWHERE
 from obsserve.telemetry.otlp_encode import RequestFrame
 from obsserve.telemetry.otlp_logs import encode_log
 from obsserve.telemetry.spanfigures import LogExportFigures
+from obsserve.telemetry.spanqueue import METRIC_SENDER, SpanQueue
 from obsserve.telemetry.spanqueue import SENDER as SPAN_SENDER
-from obsserve.telemetry.spanqueue import SpanQueue
 from obsserve.telemetry.traceconfig import (
     Protocols,
     destination_of,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 SENDER: Final = "obsserve-log-export"  # the thread's name
 LOGS_PATH: Final = "/v1/logs"
+_EXPORTERS: Final = (SENDER, SPAN_SENDER, METRIC_SENDER)
 
 # The specification's defaults, but for the batch: a smaller one holds the interpreter for less time.
 _QUEUE_SIZE: Final = 2048
@@ -287,7 +288,7 @@ class _Handler(logging.Handler):
         self._lines = lines
 
     def emit(self, record: logging.LogRecord) -> None:
-        if threading.current_thread().name not in (SENDER, SPAN_SENDER):
+        if threading.current_thread().name not in _EXPORTERS:
             self._lines.emit(record)
 
 

@@ -1,10 +1,10 @@
-"""Encoded spans and log records, carried to a collector by the official exporters.
+"""Encoded spans, log records and metrics, carried to a collector by the official exporters.
 
 Connection, TLS, headers, compression, time-outs and retries are theirs, and their variables hold. Our
 bytes reach them through hooks that are private: the gRPC exporter's stub and `_translate_data`, the HTTP
 exporter's `_client.export`. Where a hook is not there, or stops to work as it did, spans are rebuilt as
-ReadableSpans for the public `export()`: slower, and the same for the collector. Log records have no such way:
-the SDK's own form of them is private.
+ReadableSpans for the public `export()`: slower, and the same for the collector. Log records and metrics have
+no such way: the SDK's own form of the ones is private, and of the others nothing could be gained.
 
 The hooks were found in the gRPC exporters 1.33 to 1.45 and in the HTTP exporter 1.45; spans of 1.27 to 1.44
 took the public way. `tests/telemetry/test_otlp.py` goes both.
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from obsserve.telemetry.metricexport import MetricExportConfiguration
     from obsserve.telemetry.otlp_encode import RequestFrame
     from obsserve.telemetry.spanqueue import Carrier
     from obsserve.telemetry.traceconfig import Protocols, TracingConfiguration
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 SCOPE: Final = "obsserve"
 EXPORT_METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 EXPORT_LOGS_METHOD: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+EXPORT_METRICS_METHOD: Final = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
 _GRPC_HOOKS: Final = ("_channel", "_client", "_stub", "_translate_data")
 _REPORT_INTERVAL: Final = 60.0
@@ -45,6 +47,7 @@ _NOISY: Final = (
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.exporter.otlp.proto.http._log_exporter",
+    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
     "opentelemetry.sdk._shared_internal",
     "opentelemetry.sdk.trace.export",
 )
@@ -100,15 +103,50 @@ def make_log_carrier(
         from opentelemetry.exporter.otlp.proto.grpc import _log_exporter as grpc_exporter  # noqa: PLC0415
 
         exporter = grpc_exporter.OTLPLogExporter(endpoint=endpoint)
-        if _has_grpc_hooks(exporter):
-            return GrpcCarrier(exporter, destination, frame, EXPORT_LOGS_METHOD)
     else:
         from opentelemetry.exporter.otlp.proto.http import _log_exporter as http_exporter  # noqa: PLC0415
 
         exporter = http_exporter.OTLPLogExporter(endpoint=endpoint)
-        if _has_http_hook(exporter):
-            return HttpCarrier(exporter, destination, frame)
-    raise LookupError(f"this opentelemetry-exporter-otlp ({protocol}) cannot be used for logs")
+    return _bytes_carrier(exporter, protocol, destination, frame, EXPORT_LOGS_METHOD)
+
+
+def make_metric_carrier(
+    configuration: MetricExportConfiguration, frame: RequestFrame
+) -> GrpcCarrier | HttpCarrier:
+    """Return what carries encoded metrics; to be called in the thread that will deliver.
+
+    Args:
+        configuration: where to and how.
+        frame: what stands around the metrics of a request.
+
+    Raises:
+        LookupError: this version of the exporter has not the hooks for it.
+    """
+    suppress_instrumentation()
+    endpoint, timeout = configuration.endpoint, configuration.request_timeout
+    exporter: Any
+    if configuration.protocol == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as grpc_exporter  # noqa: PLC0415
+
+        exporter = grpc_exporter.OTLPMetricExporter(endpoint=endpoint, timeout=timeout)
+    else:
+        from opentelemetry.exporter.otlp.proto.http import metric_exporter as http_exporter  # noqa: PLC0415
+
+        exporter = http_exporter.OTLPMetricExporter(endpoint=endpoint, timeout=timeout)
+    return _bytes_carrier(
+        exporter, configuration.protocol, configuration.destination, frame, EXPORT_METRICS_METHOD
+    )
+
+
+def _bytes_carrier(
+    exporter: Any, protocol: Protocols, destination: str, frame: RequestFrame, method: str
+) -> GrpcCarrier | HttpCarrier:
+    if protocol == "grpc" and _has_grpc_hooks(exporter):
+        return GrpcCarrier(exporter, destination, frame, method)
+    if protocol != "grpc" and _has_http_hook(exporter):
+        return HttpCarrier(exporter, destination, frame)
+    signal = method.partition("collector.")[2].partition(".")[0]
+    raise LookupError(f"this opentelemetry-exporter-otlp ({protocol}) cannot be used for {signal}")
 
 
 def _has_grpc_hooks(exporter: Any) -> bool:
@@ -177,8 +215,9 @@ class GrpcCarrier:
         exporter._translate_data = lambda request: request  # noqa: SLF001
         exporter._count_data = lambda _request: self._size  # noqa: SLF001
 
-    def deliver(self, spans: Sequence[bytes]) -> Delivery:
-        self._code, self._details, self._response, self._size = OTHER, "", b"", len(spans)
+    def deliver(self, spans: Sequence[bytes], size: int | None = None) -> Delivery:
+        self._size = len(spans) if size is None else size  # a metric is several points
+        self._code, self._details, self._response = OTHER, "", b""
         result = self._exporter.export(self._frame.request(spans))
         if result.name == "SUCCESS":
             return self._partly() if self._response else Delivery()
@@ -187,7 +226,7 @@ class GrpcCarrier:
     def _partly(self) -> Delivery:
         from opentelemetry.proto.collector.trace.v1 import trace_service_pb2  # noqa: PLC0415 - imported already
 
-        # That of the logs service is the same on the wire.
+        # Those of the other services are the same on the wire.
         answer = trace_service_pb2.ExportTraceServiceResponse.FromString(self._response)
         rejected = min(answer.partial_success.rejected_spans, self._size)
         return Delivery(rejected=rejected)
@@ -230,7 +269,7 @@ class HttpCarrier:
         self._destination = destination
         self._frame = frame
 
-    def deliver(self, spans: Sequence[bytes]) -> Delivery:
+    def deliver(self, spans: Sequence[bytes], size: int | None = None) -> Delivery:  # noqa: ARG002 - not told what it rejects
         result = self._exporter._client.export(self._frame.request(spans))  # noqa: SLF001
         if result.success:
             return Delivery()

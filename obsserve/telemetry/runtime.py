@@ -266,6 +266,12 @@ class ProcessFigures:
         yield catalogue.PROCESS_MAX_FDS, float(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
+def process_start() -> float | None:
+    """Return when this process began, in seconds since the epoch; None where that cannot be found out."""
+    wanted = catalogue.PROCESS_START.name
+    return next((value for name, _, value in ProcessFigures()() if name == wanted), None)
+
+
 def resident_bytes(pid: int) -> int:
     """Return a process's resident memory; 0 when it is gone, or where there is no /proc."""
     try:

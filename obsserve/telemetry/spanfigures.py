@@ -1,7 +1,7 @@
-"""The figures about spans, and about log lines on the same way: how many began, wait, left, were lost.
+"""The figures about spans, and about log lines and metrics on the same way: how many began, wait, left, were lost.
 
-Each row has one writer: `TraceFigures` and `LogExportFigures` belong to the serving thread, `SenderFigures` to
-the sender's.
+Each row has one writer: `TraceFigures` and `LogExportFigures` belong to the serving thread, `SenderFigures` and
+`MetricExportFigures` to the sender's.
 """
 
 from __future__ import annotations
@@ -164,3 +164,46 @@ class SenderFigures:
     def dropped(self, size: int) -> None:
         """Count spans that the end came too early for."""
         self._processed.add(size, ALREADY_SHUTDOWN)
+
+
+class MetricExportFigures:
+    """The figures about pushed metrics, which their sender writes.
+
+    Args:
+        region: the cells of this process.
+    """
+
+    def __init__(self, region: Cells) -> None:
+        self._inflight = Family(region, catalogue.POINTS_INFLIGHT)
+        self._exported = Family(region, catalogue.POINTS_EXPORTED, [("",)])
+        self._collection = Family(region, catalogue.COLLECTION_DURATION, [("",)])
+        self._duration = Family(region, catalogue.EXPORT_DURATION, [("",)])
+
+    def collected(self, seconds: float, error_type: str = "") -> None:
+        self._collection.observe(seconds, error_type)
+
+    def began(self, points: int) -> None:
+        self._inflight.set(points)
+
+    def ended(self, points: int, delivery: Delivery, lost: int, seconds: float) -> None:
+        """Count a push that is over.
+
+        Args:
+            points: how many it had.
+            delivery: what became of it.
+            lost: how many of them did not arrive.
+            seconds: how long it took.
+        """
+        self._inflight.set(0)
+        error_type = delivery.error_type or ""
+        self._duration.observe(seconds, error_type)
+        self._exported.add(points - lost - delivery.rejected, "")
+        if lost:
+            self._exported.add(lost, error_type)
+        if delivery.rejected:
+            self._exported.add(delivery.rejected, REJECTED)
+
+    def abandoned(self, points: int) -> None:
+        """Count the points of a push that the end came too early for."""
+        if points:
+            self._exported.add(points, ABANDONED)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from obsserve.telemetry.spanfigures import QueueFigures, SenderFigures
 
 SENDER: Final = "obsserve-spans"  # the thread's name
+METRIC_SENDER: Final = "obsserve-metric-export"  # of the one that pushes metrics
 
 EXPORT_FAILED: Final = "telemetry.export_failed"
 EXPORT_RECOVERED: Final = "telemetry.export_recovered"
@@ -40,9 +41,9 @@ _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 60.0
 _REPORT_INTERVAL: Final = 60.0
 # Seconds after the start before the exporter is imported, unless there is something to do for it.
-_HEAD_START: Final = 0.25
+HEAD_START: Final = 0.25
 # What the last attempt may take when the collector has already been found dead.
-_LAST_ATTEMPT: Final = 1.0
+LAST_ATTEMPT: Final = 1.0
 
 
 class Carrier(Protocol):
@@ -101,7 +102,7 @@ class SpanQueue:
         self._sending = 0
         self._carrier: Carrier | None = None
         self._noun = noun
-        self._health = _Health(report, noun)
+        self._health = Health(report, noun)
         figures.slots[figures.capacity] = capacity
         self._thread = threading.Thread(target=self._run, name=sender, daemon=True)
 
@@ -141,7 +142,7 @@ class SpanQueue:
         self.room = 0
         self._wake()
         if self._thread.is_alive():
-            self._thread.join(min(timeout, _LAST_ATTEMPT) if self._health.pause_left() else timeout)
+            self._thread.join(min(timeout, LAST_ATTEMPT) if self._health.pause_left() else timeout)
         if self._thread.is_alive():
             self._abandon()
         if self._carrier is not None:
@@ -170,7 +171,7 @@ class SpanQueue:
     def _run(self) -> None:
         figures = self._figures.sender()
         try:
-            if self._wakeup.acquire(timeout=_HEAD_START):
+            if self._wakeup.acquire(timeout=HEAD_START):
                 self._wake()  # for the loop below, which waits for the same
             self._carrier = carrier = self._make_carrier()
             self._send_until_stopped(carrier, figures)
@@ -234,7 +235,7 @@ def _deliver(carrier: Carrier, batch: Sequence[bytes]) -> Delivery:
         return Delivery(name, f"{name}: {fault}")
 
 
-class _Health:
+class Health:
     """Whether the collector takes what it is sent; tells the server's log, and no more than once a minute."""
 
     def __init__(self, report: Callable[[str, str], None], noun: str) -> None:

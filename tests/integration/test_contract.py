@@ -44,6 +44,7 @@ NOT_PROVOKED = {
     "obsserve_worker_active_requests": "at rest",
     "obsserve_worker_connections_open": "at rest",
     "otel_sdk_exporter_log_inflight": "at rest",
+    "otel_sdk_exporter_metric_data_point_inflight": "at rest",
     "otel_sdk_exporter_span_inflight": "at rest",
     "otel_sdk_processor_log_queue_size": "at rest",
     "otel_sdk_processor_span_queue_size": "at rest",
@@ -132,8 +133,10 @@ def test_a_server_under_everything_says_what_the_catalogue_says(serve, tmp_path)
             "--limit-request-body", "10000", "--limit-request-headers", "16384", "--limit-concurrency", "4",
             "--log-request-header", "host", "--log-response-header", "x-pid",
             "--log-sample-path", "/sampled/*=0.3", "--trace-trust", "none", "--forwarded-allow-ips", "10.0.0.1",
-            "--otlp-endpoint", sink.endpoint, "--otlp-logs", "--trace-keep-errors",
-            environment={"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.3"},
+            "--otlp-endpoint", sink.endpoint, "--otlp-logs", "--otlp-metrics", "--trace-keep-errors",
+            environment={
+                "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.3", "OTEL_METRIC_EXPORT_INTERVAL": "500",
+            },
         )  # fmt: skip
         mix = Mix(mixed.url)
         asyncio.run(mix.run(400))
@@ -195,7 +198,7 @@ def test_a_server_under_everything_says_what_the_catalogue_says(serve, tmp_path)
         )
         assert [span.name for span in reload][-1] == "server.reload"
         pages.append(proxied.metrics())
-        spans = sink.spans
+        spans, pushed = sink.spans, sink.metrics
 
     for page in pages:
         check_metrics(page)
@@ -203,6 +206,21 @@ def test_a_server_under_everything_says_what_the_catalogue_says(serve, tmp_path)
     seen = set().union(*map(nonzero, pages))
     assert sorted(catalogue.METRICS.keys() - seen - NOT_PROVOKED.keys()) == []
     assert sorted(NOT_PROVOKED.keys() - catalogue.METRICS.keys()) == []
+
+    known = {metric.name: metric for metric in catalogue.OTEL_METRICS.values()}
+    for metric in pushed:
+        kind = metric.WhichOneof("data")
+        found = (
+            "updowncounter"
+            if kind == "sum" and not metric.sum.is_monotonic
+            else kind.replace("sum", "counter")
+        )
+        expected = known[metric.name]  # nothing outside the catalogue
+        assert (metric.unit, found) == (expected.unit, expected.instrument), metric.name
+    shown = {name for name in pages[0] if name != "target_info"}
+    assert {catalogue.OTEL_METRICS[base_name(name)].name for name in shown} <= {
+        metric.name for metric in pushed
+    }
 
     fields = {field.name for field in catalogue.LOG_FIELDS}
     assert sorted(missing(fields, {key for line in lines for key in line}) - FIELDS_NOT_PROVOKED.keys()) == []

@@ -9,6 +9,7 @@ import sys
 
 import httpx
 import pytest
+from conftest import wait_for
 
 
 def imported(server, package):
@@ -35,6 +36,16 @@ def test_opentelemetry_is_not_imported_without_an_endpoint(serve, environment):
 def test_it_is_with_one(serve):
     server = serve("imports_app:app", "--port", "0", "--otlp-endpoint", "http://127.0.0.1:1")
     assert "opentelemetry.trace" in imported(server, "opentelemetry")
+
+
+def test_pushed_metrics_import_it_in_their_own_thread(serve):
+    server = serve(
+        "imports_app:app", "--port", "0", "--otlp-metrics", "--no-access-log",
+        environment={"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:1"},
+    )  # fmt: skip
+    exporter = "opentelemetry.exporter.otlp.proto.grpc.metric_exporter"
+    wait_for(lambda: exporter in imported(server, "opentelemetry"), "the exporter imported")
+    assert [name for name in imported(server, "obsserve") if name.endswith(".tracing")] == []
 
 
 def test_prometheus_client_is_not_imported_without_a_metrics_port(serve):

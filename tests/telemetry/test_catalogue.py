@@ -79,3 +79,53 @@ def test_endings_use_words_of_the_closed_lists():
         assert ending.flag is None or ending.flag in catalogue.FLAGS
         assert ending.close_reason in catalogue.CLOSE_REASONS
         assert ending.app_protocol_error in (None, *catalogue.APP_PROTOCOL_ERRORS)
+
+
+class TestOTelNames:
+    """How metrics are spelled over OTLP."""
+
+    @pytest.mark.parametrize("name", [name for name in catalogue.METRICS if name != "target_info"])
+    def test_what_prometheus_makes_of_it_is_the_name_of_the_exposition(self, name):
+        assert catalogue.prometheus_name(catalogue.OTEL_METRICS[name]) == name
+
+    def test_no_two_are_the_same(self):
+        assert len({metric.name for metric in catalogue.OTEL_METRICS.values()}) == len(catalogue.METRICS) - 1
+
+    def test_the_conventions_are_those_of_opentelemetry(self):
+        """Name, unit and instrument are what the official package records with."""
+        from opentelemetry.semconv._incubating.metrics import http_metrics, otel_metrics
+
+        official = {}
+
+        class Meter:
+            def __getattr__(self, create):
+                def record(name, description="", unit="", **_):
+                    official[name] = (unit, create.removeprefix("create_").replace("_", ""))
+
+                return record
+
+        for module in (http_metrics, otel_metrics):
+            for create in vars(module).values():
+                if getattr(create, "__name__", "").startswith("create_"):
+                    create(Meter())
+        checked = 0
+        for metric in catalogue.OTEL_METRICS.values():
+            if metric.name.startswith(("http.", "otel.")):
+                assert official[metric.name] == (metric.unit, metric.instrument)
+                checked += 1
+        assert checked == 20
+
+    def test_labels(self):
+        from opentelemetry.semconv._incubating.attributes import otel_attributes
+        from opentelemetry.semconv.attributes import error_attributes, http_attributes, network_attributes
+
+        names = catalogue.OTEL_LABELS
+        assert names["http_request_method"] == http_attributes.HTTP_REQUEST_METHOD
+        assert names["http_response_status_code"] == http_attributes.HTTP_RESPONSE_STATUS_CODE
+        assert names["http_route"] == http_attributes.HTTP_ROUTE
+        assert names["error_type"] == error_attributes.ERROR_TYPE
+        assert names["network_protocol_version"] == network_attributes.NETWORK_PROTOCOL_VERSION
+        assert names["otel_span_parent_origin"] == otel_attributes.OTEL_SPAN_PARENT_ORIGIN
+        assert names["otel_span_sampling_result"] == otel_attributes.OTEL_SPAN_SAMPLING_RESULT
+        for label, name in names.items():
+            assert name.replace(".", "_") == label

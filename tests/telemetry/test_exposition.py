@@ -19,7 +19,7 @@ from obsserve.telemetry.cells import DURATION, FIRST_BYTE, Base, Cells
 from obsserve.telemetry.exposition import Exposition
 from obsserve.telemetry.logmetrics import LogCounters
 from obsserve.telemetry.metrics import Metrics, rows_for
-from obsserve.telemetry.spanfigures import LogExportFigures, SenderFigures, TraceFigures
+from obsserve.telemetry.spanfigures import LogExportFigures, MetricExportFigures, SenderFigures, TraceFigures
 from obsserve.telemetry.tlsmetrics import TLSMetrics
 from tests.parts import program
 
@@ -133,6 +133,7 @@ def everything(server):
     TraceFigures(server.region)
     SenderFigures(server.region)
     LogExportFigures(server.region).sender()
+    MetricExportFigures(server.region)
     TLSMetrics(server.region).loaded("success", 1.0)
     metrics = Metrics(server.region, max_series=10, body_sizes=True)
     for ending in catalogue.ENDINGS.values():

@@ -34,6 +34,9 @@ def test_it_answers_as_the_exposition_does():
     page = late.scrape("application/openmetrics-text; version=1.0.0", "gzip", ["obsserve_metrics_series"])
     assert page.content_type.startswith("application/openmetrics-text")
     assert page.content_encoding == "gzip"
+    assert {figures.metric.name for figures in late.read().own} >= {"obsserve_metrics_series"}
+    late.count_failures(2)
+    assert b"obsserve_metrics_scrape_errors_total 2.0" in late.scrape().body
     assert {family.name for family in late.collect()} == {family.name for family in exposition.collect()}
 
 

@@ -311,7 +311,7 @@ class TestTheEnd:
         assert setting.figures(EXPORTED, "shutdown") == 10
 
     def test_a_collector_found_dead_gets_a_moment_only(self, make, monkeypatch):
-        monkeypatch.setattr(spanqueue, "_LAST_ATTEMPT", 0.05)
+        monkeypatch.setattr(spanqueue, "LAST_ATTEMPT", 0.05)
         setting = make()
         TestADeadCollector().fail(setting, 3)
         setting.collector.busy.clear()

@@ -10,4 +10,5 @@ from obsserve.telemetry.catalogue.endings import *
 from obsserve.telemetry.catalogue.labels import *
 from obsserve.telemetry.catalogue.lines import *
 from obsserve.telemetry.catalogue.metrics import *
+from obsserve.telemetry.catalogue.otelnames import *
 from obsserve.telemetry.catalogue.spans import *

@@ -14,6 +14,7 @@ from obsserve.telemetry.catalogue.metrics import (
     METRICS,
     Metric,
 )
+from obsserve.telemetry.catalogue.otelnames import OTEL_LABELS, OTEL_METRICS
 from obsserve.telemetry.catalogue.spans import (
     RELOAD_ATTRIBUTES,
     RELOAD_ERRORS,
@@ -57,6 +58,30 @@ worker; where each worker is shown for itself (the mode `all`, which is the defa
 collectors) the sample has the label `worker`. Exemplars are kept. A worker that cannot answer within a second is
 shown as it was last, with `obsserve_metrics_snapshot_age_seconds`; one that is killed takes along what it counted
 since the last snapshot, five seconds at most.
+
+### Over OTLP
+
+    obsserve app:app --otlp-metrics --otlp-endpoint http://127.0.0.1:4317
+
+pushes all that `/metrics` shows, the application's own metrics included, to a collector: every
+`OTEL_METRIC_EXPORT_INTERVAL` (60,000 ms), each push within `OTEL_METRIC_EXPORT_TIMEOUT` (30,000 ms), and once more when the
+server ends, within a second. `OTEL_METRICS_EXPORTER=otlp` asks for the same; `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT` and its like
+say where to, over gRPC or HTTP (`/v1/metrics`). With `--otlp-endpoint` spans go there too; `OTEL_TRACES_EXPORTER=none` keeps them
+back. No `--metrics-port` is needed, and it needs `obsserve[otlp]`. With several workers their main process pushes, once for all of
+them, so counters go on when workers are replaced. The resource is that of the spans. A thread of its own reads the figures as a
+scrape does, without a word to a serving loop.
+
+Everything is cumulative, since the server or, for what is counted from there, its process began: counters are monotonic sums,
+histograms have the bounds below, gauges are gauges (sums where the convention has an up-down counter). A push that fails costs
+a point in time and no count. Its points are counted in `otel_sdk_exporter_metric_data_point_exported_total{{error_type!=""}}`;
+failure and recovery are each told once; after three failures in a row pushes pause for 5 to 60 s.
+
+Names follow one rule, which OpenTelemetry's translation for Prometheus turns back: what that makes of a name (dots become
+underscores, unit and `_total` are added) is the name in the exposition, so the same queries fit either way. What translates a
+semantic convention has the convention's name, unit and instrument (`http.server.request.duration`); `obsserve_` becomes `obsserve.`
+with a dot after the area, without unit and `_total`; the names of the Prometheus client libraries and of the application
+stay, but for `_total`. Labels that translate a convention have its name as well; an empty label is no attribute; `target_info` is
+the resource itself.
 """
 
 _CHAPTERS: Final = (
@@ -98,7 +123,7 @@ def _lines() -> Iterator[str]:
         metrics = [metric for name, metric in METRICS.items() if name.startswith(prefixes)]
         yield f"### {chapter}\n"
         yield from _table(
-            ("Metric", "Type", "Unit", "Labels", "Buckets", "Label sets", "What it says"),
+            ("Metric", "Over OTLP", "Type", "Unit", "Labels", "Buckets", "Label sets", "What it says"),
             map(_metric_row, metrics),
         )
         if not set(metrics).isdisjoint(ERROR_COUNTERS):
@@ -144,15 +169,31 @@ def _lines() -> Iterator[str]:
 def _metric_row(metric: Metric) -> Sequence[str]:
     labels = ", ".join(map(_code, metric.labels))
     buckets = " ".join(f"{bucket:.15g}" for bucket in metric.buckets)
-    return _code(metric.name), metric.type, metric.unit, labels, buckets, f"{metric.bound}", metric.help
+    pushed = OTEL_METRICS.get(metric.name)
+    over_otlp = "the resource" if pushed is None else _code(pushed.name)
+    return (
+        _code(metric.name),
+        over_otlp,
+        metric.type,
+        metric.unit,
+        labels,
+        buckets,
+        f"{metric.bound}",
+        metric.help,
+    )
 
 
 def _labels() -> Iterator[str]:
     yield "### Labels\n"
-    rows = [(_code(label), "", text) for label, text in LABEL_NOTES.items()]
+    rows = [(_label(label), "", text) for label, text in LABEL_NOTES.items()]
     for (metric, label), values in LABEL_VALUES.items():
-        rows.append((_code(label), _code(metric.name), ", ".join(value or "(empty)" for value in values)))
+        rows.append((_label(label), _code(metric.name), ", ".join(value or "(empty)" for value in values)))
     yield from _table(("Label", "Of", "Values"), rows)
+
+
+def _label(label: str) -> str:
+    pushed = OTEL_LABELS.get(label, label)
+    return _code(label) if pushed == label else f"{_code(label)}, over OTLP {_code(pushed)}"
 
 
 def _endings() -> Iterator[str]:
