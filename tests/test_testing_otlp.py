@@ -57,9 +57,9 @@ def test_refusals(http):
     assert (http.attempts, http.spans) == (1, [])
 
 
-def test_only_traces_and_logs_are_taken(http):
+def test_only_the_signals_of_opentelemetry_are_taken(http):
     with pytest.raises(urllib.error.HTTPError) as refused:
-        post(http, path="/v1/metrics")
+        post(http, path="/v1/rumours")
     assert refused.value.code == 404
     refused.value.close()
 

@@ -14,7 +14,8 @@ from itertools import islice
 from struct import Struct, pack
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from obsserve.telemetry.catalogue import OTEL_INTEGERS, OTEL_LABELS, OTEL_METRICS, OVERFLOW_LABEL
+from obsserve.telemetry.catalogue import OVERFLOW_LABEL
+from obsserve.telemetry.catalogue.otelnames import OTEL_INTEGERS, OTEL_LABELS, OTEL_METRICS
 from obsserve.telemetry.otlp_encode import attributes, delimited
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric, Sample
 
     from obsserve.telemetry.catalogue import Metric as CatalogueMetric
-    from obsserve.telemetry.catalogue import OTelMetric
+    from obsserve.telemetry.catalogue.otelnames import OTelMetric
     from obsserve.telemetry.exposition import Figures, Reading
 
     Pairs = tuple[tuple[str, str], ...]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prometheus_client.utils import floatToGoString
 
-from obsserve.telemetry import catalogue
-from obsserve.telemetry.catalogue import OTelMetric
+from obsserve.telemetry.catalogue import otelnames
+from obsserve.telemetry.catalogue.otelnames import OTelMetric
 from tests.anyvalues import attributes
 
 POINTS = ("gauge", "sum", "histogram", "summary")
@@ -38,7 +38,7 @@ def samples_of(metrics):
         kind = metric.WhichOneof("data")
         data = getattr(metric, kind)
         instrument = "counter" if kind == "sum" and data.is_monotonic else "gauge"
-        name = catalogue.prometheus_name(OTelMetric(metric.name, metric.unit, instrument))
+        name = otelnames.prometheus_name(OTelMetric(metric.name, metric.unit, instrument))
         for point in data.data_points:
             labels = labels_of(point)
             if kind in ("gauge", "sum"):

@@ -12,6 +12,7 @@ from conftest import total, wait_for
 from mix import Mix
 
 from obsserve.telemetry import catalogue
+from obsserve.telemetry.catalogue import otelnames
 from obsserve.testing_otlp import OTLPSink
 
 SERVER = 2  # opentelemetry.proto.trace.v1.Span.SpanKind
@@ -207,7 +208,7 @@ def test_a_server_under_everything_says_what_the_catalogue_says(serve, tmp_path)
     assert sorted(catalogue.METRICS.keys() - seen - NOT_PROVOKED.keys()) == []
     assert sorted(NOT_PROVOKED.keys() - catalogue.METRICS.keys()) == []
 
-    known = {metric.name: metric for metric in catalogue.OTEL_METRICS.values()}
+    known = {metric.name: metric for metric in otelnames.OTEL_METRICS.values()}
     for metric in pushed:
         kind = metric.WhichOneof("data")
         found = (
@@ -218,7 +219,7 @@ def test_a_server_under_everything_says_what_the_catalogue_says(serve, tmp_path)
         expected = known[metric.name]  # nothing outside the catalogue
         assert (metric.unit, found) == (expected.unit, expected.instrument), metric.name
     shown = {name for name in pages[0] if name != "target_info"}
-    assert {catalogue.OTEL_METRICS[base_name(name)].name for name in shown} <= {
+    assert {otelnames.OTEL_METRICS[base_name(name)].name for name in shown} <= {
         metric.name for metric in pushed
     }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from obsserve.telemetry import catalogue
+from obsserve.telemetry.catalogue import otelnames
 from obsserve.telemetry.catalogue.page import reference
 
 ROOT = Path(__file__).parents[2]
@@ -86,10 +87,10 @@ class TestOTelNames:
 
     @pytest.mark.parametrize("name", [name for name in catalogue.METRICS if name != "target_info"])
     def test_what_prometheus_makes_of_it_is_the_name_of_the_exposition(self, name):
-        assert catalogue.prometheus_name(catalogue.OTEL_METRICS[name]) == name
+        assert otelnames.prometheus_name(otelnames.OTEL_METRICS[name]) == name
 
     def test_no_two_are_the_same(self):
-        assert len({metric.name for metric in catalogue.OTEL_METRICS.values()}) == len(catalogue.METRICS) - 1
+        assert len({metric.name for metric in otelnames.OTEL_METRICS.values()}) == len(catalogue.METRICS) - 1
 
     def test_the_conventions_are_those_of_opentelemetry(self):
         """Name, unit and instrument are what the official package records with."""
@@ -109,7 +110,7 @@ class TestOTelNames:
                 if getattr(create, "__name__", "").startswith("create_"):
                     create(Meter())
         checked = 0
-        for metric in catalogue.OTEL_METRICS.values():
+        for metric in otelnames.OTEL_METRICS.values():
             if metric.name.startswith(("http.", "otel.")):
                 assert official[metric.name] == (metric.unit, metric.instrument)
                 checked += 1
@@ -119,7 +120,7 @@ class TestOTelNames:
         from opentelemetry.semconv._incubating.attributes import otel_attributes
         from opentelemetry.semconv.attributes import error_attributes, http_attributes, network_attributes
 
-        names = catalogue.OTEL_LABELS
+        names = otelnames.OTEL_LABELS
         assert names["http_request_method"] == http_attributes.HTTP_REQUEST_METHOD
         assert names["http_response_status_code"] == http_attributes.HTTP_RESPONSE_STATUS_CODE
         assert names["http_route"] == http_attributes.HTTP_ROUTE
