@@ -8,7 +8,6 @@ Everything is cumulative: a push says all that one before it said.
 from __future__ import annotations
 
 import math
-import time
 from functools import lru_cache
 from itertools import islice
 from struct import Struct, pack
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from obsserve.telemetry.catalogue import OVERFLOW_LABEL
 from obsserve.telemetry.catalogue.otelnames import OTEL_INTEGERS, OTEL_LABELS, OTEL_METRICS
 from obsserve.telemetry.otlp_encode import attributes, delimited
+from obsserve.telemetry.pace import unhurried
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 # How many points stand in one Metric, so that no message is long in the making; others of its name follow.
 POINTS_AT_A_TIME: Final = 64
-# In one process this thread and the serving loop share the interpreter.
-_STEP_BACK: Final = 1e-5  # seconds
 
 _time: Final = Struct("<BQ").pack
 _number: Final = Struct("<Bd").pack
@@ -289,11 +287,10 @@ def _times(since: int, now: int) -> bytes:
 
 
 def _in_parts(head: bytes, kind: str, points: Iterable[bytes]) -> Iterator[Encoded]:
-    points = iter(points)
+    points = unhurried(points)
     while some := list(islice(points, POINTS_AT_A_TIME)):
         data = b"".join(delimited(b"\x0a", point) for point in some) + _AFTER_THE_POINTS.get(kind, b"")
         yield Encoded(head + delimited(_DATA[kind], data), len(some))
-        time.sleep(_STEP_BACK)
 
 
 def _whole(whole_tag: int, fraction_tag: int, value: float) -> bytes:
