@@ -440,6 +440,8 @@ class Settings:
         help="Another share for the paths that fit a pattern (* is any text); with 0 and 1 whatever the caller decided. The first that fits counts. May be given several times.")
     trace_keep_errors: bool = option(False, group=TRACING, check=switch,
         help="Export the span of a request that fails, or takes as long as log_slow, even if it was not to be kept; what the application did in it is not known then.")
+    trace_websocket_messages: bool = option(False, group=TRACING, check=switch,
+        help="Make a span of each WebSocket message too, in a trace of its own that is linked to the handshake's; only of WebSockets whose handshake is kept.")
     trace_response: tuple[str, ...] = option((), group=TRACING, check=some_of(get_args(TraceResponse)), choices=get_args(TraceResponse), metavar="HEADERS", words_for_none=OFF,
         help="Tell clients the ids of their request's span in these response headers: traceresponse, server-timing (which browsers' own instrumentation reads).")
     request_id_header: str | None = option("x-request-id", group=TRACING, check=header_name, metavar="NAME", words_for_none=OFF,

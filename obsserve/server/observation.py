@@ -108,6 +108,8 @@ class Observation:
         observers: list[object] = []
         if self._tracing is not None:
             observers.append(self._tracing)
+            if settings.trace_websocket_messages:
+                observers.append(self._tracing.message_spans())
         if settings.access_log or self._tracing is not None:
             observers.append(self._make_correlation(bind_structlog=app_configures_structlog))
         if self.metrics is not None:

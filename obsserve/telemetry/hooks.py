@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
-from obsserve.telemetry.observer import ConnectionView, ExchangeView, SessionView
+from obsserve.telemetry.observer import ConnectionView, ExchangeView, MessageView, SessionView
 
 ConnectionHook = Callable[[ConnectionView], None]
 ExchangeHook = Callable[[ExchangeView], None]
 SessionHook = Callable[[SessionView], None]
+MessageHook = Callable[[MessageView], None]
 PingHook = Callable[[float], None]
 FaultReport = Callable[[object, str, BaseException], None]
 
@@ -28,6 +29,9 @@ HOOKS = (
     "session_started",
     "session_ended",
     "ping_answered",
+    "message_received",
+    "message_handled",
+    "message_sent",
 )
 
 # Called for each request: `try: hook(view)`, `except Exception as fault: hooks.failed(name, fault)` costs
@@ -53,6 +57,9 @@ class Hooks:
     session_started: SessionHook | None
     session_ended: SessionHook | None
     ping_answered: PingHook | None
+    message_received: MessageHook | None
+    message_handled: MessageHook | None
+    message_sent: MessageHook | None
 
     def __init__(self, observers: Sequence[object] = (), on_fault: FaultReport | None = None) -> None:
         self._observers = list(observers)

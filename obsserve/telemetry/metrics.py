@@ -27,7 +27,6 @@ from obsserve.telemetry.cells import (
     RESPONSE_BYTES,
     Family,
 )
-from obsserve.telemetry.exemplars import Exemplars
 from obsserve.telemetry.names import BoundedNames
 from obsserve.telemetry.observer import ConnectionView
 from obsserve.telemetry.sessionmetrics import SessionMetrics
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from obsserve.telemetry.cells import Cells, Labels
+    from obsserve.telemetry.exemplars import Exemplars
     from obsserve.telemetry.observer import ExchangeView
     from obsserve.telemetry.traceconfig import ExemplarFilter
 
@@ -105,8 +105,10 @@ class Metrics:
         worker: str = "0",
     ) -> None:
         self._region = region
-        self._exemplars = None
+        self._exemplars: Exemplars | None = None
         if exemplars != "always_off":
+            from obsserve.telemetry.exemplars import Exemplars  # noqa: PLC0415 - only with traces
+
             self._exemplars = Exemplars(region, sampled_only=exemplars == "trace_based")
         self._slots = region.slots
         self._worker = worker

@@ -338,6 +338,51 @@ class SessionView(Protocol):
 
     @property
     def ping_timed_out(self) -> bool: ...
+    @property
+    def handling(self) -> MessageView | None:
+        """The message that the application handles; None unless messages are observed."""
+        ...
+
+
+class MessageView(Protocol):
+    """One message of a WebSocket, without its content. Times are `time.perf_counter` seconds."""
+
+    trace: Any  # for who makes a span of it: that span, and the one that was current before
+    previous: Any
+
+    @property
+    def session(self) -> SessionView: ...
+    @property
+    def received(self) -> bool:
+        """Whether the client sent it."""
+        ...
+
+    @property
+    def is_text(self) -> bool: ...
+    @property
+    def size(self) -> int:
+        """Of its payload, bytes; without compression."""
+        ...
+
+    @property
+    def began(self) -> float:
+        """When a received one was complete; when the application sent another one."""
+        ...
+
+    @property
+    def handed(self) -> float:
+        """When the application got a received one."""
+        ...
+
+    @property
+    def ended(self) -> float:
+        """When the application asked for the next one, or this one was handed to the transport; 0.0 before."""
+        ...
+
+    @property
+    def exception(self) -> BaseException | None:
+        """What the application raised while it handled this one."""
+        ...
 
 
 class Observer(Protocol):
@@ -349,4 +394,6 @@ class Observer(Protocol):
     exchange_ended(exchange): exactly once for each exchange, after `exchange_started`.
     session_started(session), session_ended(session): once each for every WebSocket that was accepted.
     ping_answered(seconds): the round-trip time of a WebSocket ping.
+    message_received(message), message_handled(message), message_sent(message): with `--trace-websocket-messages`, in
+        the application's own context: it gets a message, asks for the next one, has sent one.
     """

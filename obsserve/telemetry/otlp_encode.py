@@ -13,6 +13,8 @@ from typing import Any, Final
 
 INTERNAL: Final = 1
 SERVER: Final = 2
+PRODUCER: Final = 4
+CONSUMER: Final = 5
 
 UNSET: Final = 0
 OK: Final = 1

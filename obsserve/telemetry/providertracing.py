@@ -23,6 +23,7 @@ from obsserve.telemetry.spanrecord import is_failure, lifespan_record, nanosecon
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from obsserve.telemetry.messagespans import MessageSpans
     from obsserve.telemetry.observer import ExchangeView, SessionView
     from obsserve.telemetry.propagation import Propagation
     from obsserve.telemetry.spanencoder import LoopLag, WallClock
@@ -177,6 +178,14 @@ class ProviderTracing:
         span.end(end_time=record.end)
 
     # --- What the server asks of tracing -----------------------------------------------------
+
+    def message_spans(self) -> MessageSpans:
+        """Return an observer that makes spans of WebSocket messages."""
+        from obsserve.telemetry.messagespans import ProviderMessageSpans  # noqa: PLC0415 - for hardly anybody
+
+        return ProviderMessageSpans(
+            self._tracer, self._figures, self._clock, exception_events=self._projection.exception_events
+        )
 
     def tick(self) -> None:
         """Do nothing: the queue is the provider's."""

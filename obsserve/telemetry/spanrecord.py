@@ -263,7 +263,7 @@ class SpanProjection:
         if span.sampler_attributes:
             record.attributes = {**span.sampler_attributes, **record.attributes}
         if span.edits is not None:
-            _apply(record, span.edits, self._foreign.apply(span.edits.attributes))
+            apply_edits(record, span.edits, self._foreign.apply(span.edits.attributes))
         recorded = span.edits.recorded if span.edits is not None else ()
         if view.exception is not None and id(view.exception) not in recorded and self._exception_events:
             told = exception_attributes(view.exception)
@@ -287,7 +287,7 @@ class SpanProjection:
         return self._exception_events
 
 
-def _apply(record: SpanRecord, edits: Edits, attributes: Mapping[str, Any]) -> None:
+def apply_edits(record: SpanRecord, edits: Edits, attributes: Mapping[str, Any]) -> None:
     """Add what the application has set; of what both say, the server's word counts."""
     record.attributes = {**attributes, **record.attributes}
     record.dropped_attributes = edits.attributes.dropped

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 
     from obsserve.telemetry.appspans import ApplicationProvider
     from obsserve.telemetry.cells import Cells
+    from obsserve.telemetry.messagespans import MessageSpans
     from obsserve.telemetry.observer import SessionView
     from obsserve.telemetry.propagation import Incoming
     from obsserve.telemetry.spanencoder import LoopLag, WallClock
@@ -466,6 +467,17 @@ class Tracing:
             self._queue_record(lambda: encode_span(record))
 
     # --- What the server asks of tracing -----------------------------------------------------
+
+    def message_spans(self) -> MessageSpans:
+        """Return an observer that makes spans of WebSocket messages."""
+        from obsserve.telemetry.messagespans import OwnMessageSpans  # noqa: PLC0415 - for hardly anybody
+
+        return OwnMessageSpans(
+            self._configuration, self._queue, self._figures, self._encoder, self._count_open
+        )
+
+    def _count_open(self, more: int) -> None:
+        self._open += more
 
     def tick(self) -> None:
         """Publish how many spans are open and how many wait; meant for ten times a second."""

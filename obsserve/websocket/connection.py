@@ -51,6 +51,11 @@ class WebSocketOptions:
         self.negotiate = negotiate if settings.ws_per_message_deflate else None
         self.max_size = settings.ws_max_size
         self.max_queue = settings.ws_max_queue
+        self.session: type[Session] = Session
+        if settings.trace_websocket_messages:
+            from obsserve.websocket.messages import ToldSession  # noqa: PLC0415 - for hardly anybody
+
+            self.session = ToldSession
         interval, timeout = settings.ws_ping_interval, settings.ws_ping_timeout
         self.ping_interval = interval or math.inf
         self.ping_timeout = timeout or math.inf
@@ -90,7 +95,7 @@ class WebSocketConnection(Successor):
         self.options = options
         self.http = http
         self.transport = http.transport
-        self.session = Session(exchange, self, options.max_queue)
+        self.session = options.session(exchange, self, options.max_queue)
         self._exchange = exchange
         self._early = early
         self._extensions: list[Any] = []

@@ -51,6 +51,8 @@ class Session:
         max_queue: how many messages may wait for the application.
     """
 
+    handling: Any = None
+
     def __init__(self, exchange: Exchange, connection: WebSocketConnection, max_queue: int) -> None:
         self.exchange = exchange
         self.connection = connection

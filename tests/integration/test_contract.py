@@ -135,6 +135,7 @@ def test_a_server_under_everything_says_what_the_catalogue_says(serve, tmp_path)
             "--log-request-header", "host", "--log-response-header", "x-pid",
             "--log-sample-path", "/sampled/*=0.3", "--trace-trust", "none", "--forwarded-allow-ips", "10.0.0.1",
             "--otlp-endpoint", sink.endpoint, "--otlp-logs", "--otlp-metrics", "--trace-keep-errors",
+            "--trace-websocket-messages",
             environment={
                 "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.3", "OTEL_METRIC_EXPORT_INTERVAL": "500",
             },
@@ -226,7 +227,12 @@ def test_a_server_under_everything_says_what_the_catalogue_says(serve, tmp_path)
     fields = {field.name for field in catalogue.LOG_FIELDS}
     assert sorted(missing(fields, {key for line in lines for key in line}) - FIELDS_NOT_PROVOKED.keys()) == []
 
-    tables = (catalogue.SPAN_ATTRIBUTES, catalogue.SESSION_ATTRIBUTES, catalogue.RELOAD_ATTRIBUTES)
+    tables = (
+        catalogue.SPAN_ATTRIBUTES,
+        catalogue.SESSION_ATTRIBUTES,
+        catalogue.MESSAGE_ATTRIBUTES,
+        catalogue.RELOAD_ATTRIBUTES,
+    )
     attributes = {attribute.name for table in tables for attribute in table}
     # FastAPI makes spans of its own.
     names = ("websocket", "lifespan", "server.")

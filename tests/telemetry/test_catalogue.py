@@ -29,8 +29,8 @@ class TestPage:
         page = reference()
         names = [*catalogue.METRICS, *catalogue.ENDINGS, *catalogue.FLAGS]
         names += [field.name for field in (*catalogue.LOG_FIELDS, *catalogue.SPAN_ATTRIBUTES)]
-        names += [attribute.name for attribute in catalogue.SESSION_ATTRIBUTES]
-        names += [attribute.name for attribute in catalogue.RELOAD_ATTRIBUTES]
+        tables = (catalogue.SESSION_ATTRIBUTES, catalogue.MESSAGE_ATTRIBUTES, catalogue.RELOAD_ATTRIBUTES)
+        names += [attribute.name for table in tables for attribute in table]
         assert [name for name in names if f"| `{name}` |" not in page] == []
 
 

@@ -16,6 +16,7 @@ from obsserve.telemetry.catalogue.metrics import (
 )
 from obsserve.telemetry.catalogue.otelnames import OTEL_LABELS, OTEL_METRICS
 from obsserve.telemetry.catalogue.spans import (
+    MESSAGE_ATTRIBUTES,
     RELOAD_ATTRIBUTES,
     RELOAD_ERRORS,
     SESSION_ATTRIBUTES,
@@ -149,6 +150,12 @@ def _lines() -> Iterator[str]:
     )
     yield from _table(("Attribute", "Type", "Present", "What it says"), _attributes(SESSION_ATTRIBUTES))
     yield (
+        "Of a WebSocket message, with `--trace-websocket-messages` (`websocket receive {route}`, kind consumer, and\n"
+        "`websocket send {route}`, kind producer; each linked to the handshake's span), besides `http.route`, `error.type`,\n"
+        "`obsserve.connection.id` and `obsserve.request_id`; never what it says:\n"
+    )
+    yield from _table(("Attribute", "Type", "Present", "What it says"), _attributes(MESSAGE_ATTRIBUTES))
+    yield (
         "`lifespan.startup` and `lifespan.shutdown` (kind internal, roots) are the phases of the application's lifespan,\n"
         "in each worker; where one fails, with `error.type`.\n"
     )
@@ -161,7 +168,7 @@ def _lines() -> Iterator[str]:
     )
     yield from _table(("Attribute", "Type", "Present", "What it says"), _attributes(RELOAD_ATTRIBUTES))
     yield (
-        "Spans of the lifespan and of reloads are the only ones besides those of requests and sessions that\n"
+        "Spans of the lifespan, of reloads and of messages are the only ones besides those of requests and sessions that\n"
         "`otel_sdk_span_started_total` counts.\n"
     )
 

@@ -87,6 +87,16 @@ SESSION_ATTRIBUTES: Final = (
     SpanAttribute("obsserve.websocket.close_initiator", "string", "client, server, app or none"),
 )
 
+# Of a WebSocket message, besides http.route, error.type, obsserve.connection.id and obsserve.request_id.
+MESSAGE_ATTRIBUTES: Final = (
+    SpanAttribute("obsserve.websocket.message.direction", "string", "received or sent"),
+    SpanAttribute("obsserve.websocket.message.type", "string", "text or binary"),
+    SpanAttribute("obsserve.websocket.message.size", "int", "bytes of its payload, without compression"),
+    SpanAttribute(
+        "obsserve.websocket.message.waited", "float", "seconds until the application took it", "received"
+    ),
+)
+
 # Of `server.reload`, besides error.type.
 RELOAD_ERRORS: Final = ("startup_failed", "shutdown")
 RELOAD_ATTRIBUTES: Final = (
