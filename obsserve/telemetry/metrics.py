@@ -47,7 +47,7 @@ _NAMED_ERROR_TYPES: Final = frozenset(
     ending.error_type for ending in catalogue.ENDINGS.values() if ending.error_type is not None
 )
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
-_ROWS_FOR_THE_REST: Final = 1344  # everything but exchanges: catalogue bounds without latency histograms
+_ROWS_FOR_THE_REST: Final = 1408  # everything but exchanges: catalogue bounds without latency histograms
 
 
 class CountedConnection(ConnectionView, Protocol):

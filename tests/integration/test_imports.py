@@ -115,9 +115,9 @@ PARTS = "import asyncio, click, httptools, json, structlog, sys, uvloop; print(j
 @pytest.mark.parametrize(
     ("arguments", "most"),
     [
-        (("--no-access-log",), 80),
-        (("--log-format", "json"), 98),
-        (("--metrics-port", "0", "--log-format", "json"), 105),
+        (("--no-access-log",), 82),
+        (("--log-format", "json"), 100),
+        (("--metrics-port", "0", "--log-format", "json"), 108),
     ],
     ids=["off", "access log", "metrics and access log"],
 )
