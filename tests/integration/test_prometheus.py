@@ -40,6 +40,41 @@ def test_promtool_has_nothing_to_say(serve, program):
     assert ours == []
 
 
+def test_exemplars_of_errors_arrive_and_lead_to_spans(serve, prometheus):  # noqa: F811
+    with OTLPSink() as sink:
+        server = serve(
+            "apps:fastapi", "--port", "0", "--metrics-port", "0", "--workers", "2",
+            "--otlp-endpoint", sink.endpoint,
+        )  # fmt: skip
+        real = prometheus(server.metrics_url.removeprefix("http://").removesuffix("/metrics"))
+        began = time.time()
+
+        def exemplars():
+            drive(server, 1)
+            query = {
+                "query": "obsserve_http_app_exceptions_total",
+                "start": began - 60,
+                "end": time.time() + 60,
+            }
+            try:
+                answer = httpx.get(f"{real.url}/api/v1/query_exemplars", params=query, timeout=5).json()
+            except (httpx.TransportError, ValueError):
+                return None
+            return answer.get("data")
+
+        (series,) = wait_for(exemplars, "exemplars of exceptions in Prometheus", 45)
+        assert series["seriesLabels"]["exception_type"] == "ValueError"
+        ids = {found["labels"]["span_id"] for found in series["exemplars"]}
+        spans = wait_for(
+            lambda: ids <= (found := {s.span_id.hex(): s for s in sink.spans}).keys() and found,
+            "the exemplars' spans",
+            45,
+        )
+    for span in map(spans.get, ids):
+        assert span.status.code == 2
+        assert {pair.key: pair.value.string_value for pair in span.attributes}["error.type"] == "ValueError"
+
+
 def test_exemplars_arrive_and_lead_to_spans(serve, prometheus, tmp_path):  # noqa: F811
     with OTLPSink() as sink:
         server = serve(

@@ -157,12 +157,12 @@ def _lines() -> Iterator[str]:
     yield from _table(("Attribute", "Type", "Present", "What it says"), _attributes(MESSAGE_ATTRIBUTES))
     yield (
         "`lifespan.startup` and `lifespan.shutdown` (kind internal, roots) are the phases of the application's lifespan,\n"
-        "in each worker; where one fails, with `error.type`.\n"
+        "in each worker; where one fails, with `error.type`. The sampler decides on them as on any root.\n"
     )
     errors = " or ".join(map(_code, RELOAD_ERRORS))
     yield (
         "`server.reload` (kind internal, a root) is a replacement of all workers by the main process, from the signal or\n"
-        "from the change that was noticed to the last new worker that serves: one for each that\n"
+        "from the change that was noticed to the last new worker that serves: one, if the sampler keeps it, for each that\n"
         "`obsserve_config_reloads_total` counts, and for one that the end of the server cut off. Where workers were not\n"
         f"replaced its status is Error, with `error.type` {errors}. gunicorn's arbiter, which forks, makes none.\n"
     )
