@@ -1,9 +1,10 @@
-"""Hooks for gunicorn.conf.py: `from obsserve.gunicorn import *`, and the arbiter serves the metrics port.
+"""Hooks for gunicorn.conf.py: `from obsserve.gunicorn import *`, and the arbiter serves the metrics port, or pushes.
 
 Owns, in the arbiter, what our own main process owns: the fleet, with a region of cells and a channel for each
 worker, and what workers that are gone had counted. A region is nameless memory made before the fork, so nothing is
 left behind however a process ends. The arbiter has no event loop: a thread reads each channel.
-The port is OBSSERVE_METRICS_PORT (also by `raw_env`), a key of the configuration file, or of CONFIG_KWARGS.
+The port is OBSSERVE_METRICS_PORT (also by `raw_env`), a key of the configuration file, or of CONFIG_KWARGS;
+OBSSERVE_OTLP_METRICS pushes, by a process of its own (`carrierprocess.py`): the arbiter forks.
 Whoever has hooks of their own calls these from them.
 """
 
@@ -14,10 +15,11 @@ import socket
 import sys
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from obsserve.errors import StartupError
 from obsserve.resource import SERVICE_INSTANCE_ID, resource_attributes
+from obsserve.server import exports
 from obsserve.server.channel import WorkerChannel
 from obsserve.server.fleet import Fleet
 from obsserve.server.workerlink import last_heartbeat
@@ -108,14 +110,14 @@ class _Member:
 
 
 class _Arbiter:
-    """The metrics of one arbiter.
+    """The metrics of one arbiter: shown on the port, pushed, or both.
 
     Args:
         server: gunicorn's arbiter.
         config: the options.
 
     Raises:
-        StartupError: the metrics port cannot be had.
+        StartupError: the metrics port cannot be had, or metrics cannot be pushed as is asked for.
     """
 
     def __init__(self, server: Any, config: Config) -> None:
@@ -125,11 +127,13 @@ class _Arbiter:
         self._members: dict[Any, _Member] = {}
         self._unborn: _Member | None = None
         loop_name = getattr(config.get_loop_factory(), "__module__", "asyncio").partition(".")[0]
-        self.fleet: Fleet[_Member] = Fleet(settings, loop_name, (), self._instance, report=self._report)
+        self.fleet: Fleet[_Member] = Fleet(
+            settings, loop_name, (), self._instance, report=self._report, forks=True
+        )
         self.fleet.desired = server.num_workers
 
     def start(self) -> None:
-        """Serve the metrics port."""
+        """Serve the metrics port, and begin to push."""
         self.fleet.start()
         # No fork while a scrape holds the locks that a child would inherit: it takes all others under this one.
         lock = self.fleet.scraping
@@ -160,7 +164,7 @@ class _Arbiter:
             member.channel.abandon()
 
     def stop(self) -> None:
-        """Close the metrics port."""
+        """Push for the last time, and close the metrics port."""
         self.fleet.state.draining = True
         self.fleet.stop()
 
@@ -179,17 +183,21 @@ _arbiters: list[_Arbiter] = []
 
 
 def on_starting(server: Any) -> None:
-    """Take the metrics port; without one there is nothing to do."""
+    """Take the metrics port, and push metrics if that is asked for; without either there is nothing to do."""
     given = getattr(server.worker_class, "CONFIG_KWARGS", None)
     if given is None:
         return  # another kind of worker
     try:
         config = worker_config(server.cfg, given, uri=getattr(server.app, "app_uri", None))
-        metrics_port = config.settings.metrics_port
+        settings = config.settings
     except Exception:  # noqa: BLE001 - check_config, which comes next, tells what is wrong
         return
-    if metrics_port is None:
-        server.log.info("No metrics port: give OBSSERVE_METRICS_PORT")
+    try:
+        pushed = exports.metric_export_of(settings)
+    except StartupError as error:
+        _refuse(error)
+    if settings.metrics_port is None and pushed is None:
+        server.log.info("No metrics: give OBSSERVE_METRICS_PORT or OBSSERVE_OTLP_METRICS")
         return
     deadline = time.monotonic() + (60.0 if server.master_pid else 0.0)
     while True:
@@ -200,12 +208,19 @@ def on_starting(server: Any) -> None:
             if time.monotonic() < deadline:
                 time.sleep(0.5)
                 continue
-            sys.stderr.write(f"obsserve: error: {error}\n")
-            sys.exit(error.exit_code)
+            _refuse(error)
         break
     arbiter.start()
     _arbiters.append(arbiter)
-    server.log.info("Metrics on %s", arbiter.fleet.metrics_url)
+    if arbiter.fleet.metrics_url is not None:
+        server.log.info("Metrics on %s", arbiter.fleet.metrics_url)
+    if pushed is not None:
+        server.log.info("Metrics are pushed to %s", pushed.destination)
+
+
+def _refuse(error: StartupError) -> NoReturn:
+    sys.stderr.write(f"obsserve: error: {error}\n")
+    sys.exit(error.exit_code)
 
 
 def nworkers_changed(server: Any, new_value: int, old_value: int | None) -> None:  # noqa: ARG001 - gunicorn's form

@@ -141,11 +141,11 @@ class ObsserveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             if cfg.settings[hook].get() != cfg.settings[hook].default:
                 log.warning("obsserve does not call gunicorn's %s", hook)
         if "obsserve.gunicorn" not in sys.modules:
-            wanted = settings.metrics_port is not None
+            wanted = settings.metrics_port is not None or settings.otlp_metrics
             say = log.warning if wanted else log.info
             say(
-                "No metrics: for those of all workers on one port put `from obsserve.gunicorn import *` into "
-                "gunicorn.conf.py and give OBSSERVE_METRICS_PORT"
+                "No metrics: for those of all workers in one place put `from obsserve.gunicorn import *` into "
+                "gunicorn.conf.py and give OBSSERVE_METRICS_PORT or OBSSERVE_OTLP_METRICS"
             )
 
     def init_signals(self) -> None:

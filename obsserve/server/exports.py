@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from obsserve.settings import Settings
+    from obsserve.telemetry.carrierprocess import ProcessCarrier
     from obsserve.telemetry.cells import Cells
     from obsserve.telemetry.lateexposition import LateExposition
     from obsserve.telemetry.logexport import LogExport, LogExportConfiguration
@@ -67,6 +68,7 @@ def metric_export(
     region: Cells,
     report: Callable[[str, str], None],
     since: int | None = None,
+    forks: bool = False,
 ) -> MetricExport:
     """Return what pushes a server's metrics when it is started.
 
@@ -78,6 +80,7 @@ def metric_export(
         region: the cells to count in.
         report: takes event and message for the server's log; called from any thread.
         since: when the server began to count, nanoseconds since the epoch; None for when its process began.
+        forks: whether children of the process, forked, go on to use what exports.
     """
     from obsserve.telemetry.metricexport import MetricExport  # noqa: PLC0415
     from obsserve.telemetry.otlp_encode import RequestFrame  # noqa: PLC0415
@@ -94,11 +97,18 @@ def metric_export(
     frame = RequestFrame(attributes, "obsserve", __version__)
 
     def carrier() -> MetricCarrier:
+        if apart is not None:
+            return apart.begin()
         from obsserve.telemetry.otlp import make_metric_carrier, silence_exporters  # noqa: PLC0415 - imports a lot
 
         silence_exporters(METRIC_SENDER)
         return make_metric_carrier(configuration, frame)
 
+    apart: ProcessCarrier | None = None
+    if forks:
+        from obsserve.telemetry import carrierprocess  # noqa: PLC0415
+
+        apart = carrierprocess.ProcessCarrier(configuration, frame)
     found = process_start()
     process_since = time.time_ns() if found is None else int(found * 1e9)
     return MetricExport(
@@ -109,6 +119,7 @@ def metric_export(
         report=report,
         since=process_since if since is None else since,
         process_since=process_since,
+        abandon=(lambda: None) if apart is None else apart.abandon,
     )
 
 

@@ -75,6 +75,7 @@ class Fleet(Generic[M]):
         service_instance_id: one for all workers.
         report: takes event and message of the export for the server's log; called from any thread.
         own: what the main process itself counts.
+        forks: whether the main process forks its workers.
 
     Raises:
         StartupError: the metrics port cannot be had, or metrics cannot be pushed as is asked for.
@@ -91,6 +92,7 @@ class Fleet(Generic[M]):
         *,
         report: Callable[[str, str], None],
         own: Sequence[CellsReader] = (),
+        forks: bool = False,
     ) -> None:
         self.workers: set[M] = set()
         self.desired = settings.workers
@@ -156,6 +158,7 @@ class Fleet(Generic[M]):
                 worker=None,
                 region=cells,
                 report=report,
+                forks=forks,
             )
 
     def listen(self, sockets: Sequence[socket.socket]) -> None:
@@ -177,9 +180,11 @@ class Fleet(Generic[M]):
             self._admin.stop()
 
     def abandon(self) -> None:
-        """In a forked child: let go of the metrics port, which stays the parent's."""
+        """In a forked child: let go of the metrics port and of the export, which stay the parent's."""
         if self._admin is not None:
             self._admin.abandon()
+        if self._export is not None:
+            self._export.abandon()
 
     @property
     def metrics_url(self) -> str | None:

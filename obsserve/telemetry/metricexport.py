@@ -153,12 +153,16 @@ class Source(Protocol):
     def count_failures(self, failures: int) -> None: ...
 
 
-class MetricCarrier(Protocol):
+class Deliverer(Protocol):
     """Takes encoded metrics to a collector, with its own retries."""
 
     def deliver(self, spans: Sequence[bytes], size: int | None = None) -> Delivery:
         """Send them; `size` is how many points they have."""
         ...
+
+
+class MetricCarrier(Deliverer, Protocol):
+    """The same, until it is shut down."""
 
     def shutdown(self) -> None:
         """Give up whatever is under way; called from another thread than `deliver`."""
@@ -176,6 +180,7 @@ class MetricExport:
         report: takes event and message for the server's log; called from any thread.
         since: when the server began to count, nanoseconds since the epoch.
         process_since: when its process began, likewise.
+        abandon: lets go, in a forked child, of what the carrier holds.
     """
 
     def __init__(
@@ -188,7 +193,9 @@ class MetricExport:
         report: Callable[[str, str], None],
         since: int,
         process_since: int,
+        abandon: Callable[[], None] = lambda: None,
     ) -> None:
+        self.abandon = abandon
         self._interval = configuration.interval
         self._timeout = configuration.timeout
         self._destination = configuration.destination
@@ -292,7 +299,7 @@ class MetricExport:
                 delivery = Delivery("timeout", f"{self._destination}: not done in {self._timeout:g} s")
             else:
                 size = sum(metric.points for metric in request)
-                delivery = _deliver(carrier, [metric.content for metric in request], size)
+                delivery = guarded_delivery(carrier, [metric.content for metric in request], size)
             if delivery.error_type is not None:
                 return delivery._replace(rejected=rejected), left
             left -= size
@@ -314,7 +321,14 @@ def _requests(metrics: Sequence[Encoded]) -> Iterator[list[Encoded]]:
         yield request
 
 
-def _deliver(carrier: MetricCarrier, metrics: Sequence[bytes], size: int) -> Delivery:
+def guarded_delivery(carrier: Deliverer, metrics: Sequence[bytes], size: int) -> Delivery:
+    """Have a carrier deliver metrics; return whatever comes of it.
+
+    Args:
+        carrier: to use.
+        metrics: of one request.
+        size: how many points they have.
+    """
     try:
         return carrier.deliver(metrics, size)
     except Exception as fault:  # noqa: BLE001 - whatever an exporter does, the next push is tried

@@ -9,12 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+from obsserve.testing_otlp import Answer, OTLPSink
+from tests.anyvalues import attributes
 from tests.waiting import wait_for
 
 wait_for = partial(wait_for, deadline=30.0)
@@ -50,7 +53,7 @@ async def failing(scope, receive, send):
 
 
 class Gunicorn:
-    def __init__(self, folder, *arguments, app="served:app"):
+    def __init__(self, folder, *arguments, app="served:app", environment=None):
         (folder / "served.py").write_text(APP)
         (folder / "broken.py").write_text("raise ValueError('broken on purpose')\n")
         self.out, self.err = folder / "out", folder / "err"
@@ -60,6 +63,7 @@ class Gunicorn:
             "OBSSERVE_METRICS_PORT": "0",
             "HOME": str(folder),
             "XDG_RUNTIME_DIR": str(folder),
+            **(environment or {}),
         }
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
@@ -299,3 +303,85 @@ class TestLikeOurOwnMainProcess:
         finally:
             os.kill(pid, signal.SIGCONT)
         assert server.stop() == 0
+
+
+def pushed(sink, name):
+    """The sum of a metric's points in its newest push."""
+    newest = max((metric for metric in sink.metrics if metric.name == name), key=moment, default=None)
+    if newest is None:
+        return None
+    kind = newest.WhichOneof("data")
+    points = getattr(newest, kind).data_points
+    return sum(point.count if kind == "histogram" else point.as_int + point.as_double for point in points)
+
+
+def moment(metric):
+    return getattr(metric, metric.WhichOneof("data")).data_points[0].time_unix_nano
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_the_arbiter_pushes_while_its_workers_export_spans(gunicorn, protocol):
+    """Also when it forks workers after it has begun to push, which then use gRPC themselves."""
+    with OTLPSink(protocol) as sink:
+        server = gunicorn("-c", str(CONF), environment={
+            "OBSSERVE_OTLP_METRICS": "1", "OBSSERVE_OTLP_ENDPOINT": sink.endpoint, "OBSSERVE_OTLP_PROTOCOL": protocol,
+            "OTEL_METRIC_EXPORT_INTERVAL": "300",
+        }).started()  # fmt: skip
+        server.found(r"Metrics are pushed to (http://\S+)")
+        server.get(20)
+        wait_for(lambda: pushed(sink, "http.server.request.duration") == 20, "20 pushed")
+        assert pushed(sink, "orders") == 20
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: server.value("obsserve_worker_restarts_total") == 2, "two workers replaced")
+        server.get(10)
+        wait_for(lambda: pushed(sink, "http.server.request.duration") == 30, "30 pushed")
+        wait_for(lambda: len([span for span in sink.spans if span.kind == 2]) == 30, "a span for each")
+        assert server.stop() == 0
+        assert pushed(sink, "http.server.request.duration") == 30
+        resources = [attributes(part.resource) for r in sink.metric_requests for part in r.resource_metrics]
+        spans = [attributes(part.resource) for r in sink.requests for part in r.resource_spans]
+    assert len({resource["service.instance.id"] for resource in (*resources, *spans)}) == 1
+    assert {resource["process.pid"] for resource in resources} == {server.process.pid}
+    assert "Traceback" not in server.err.read_text()
+
+
+def test_a_push_at_the_end_without_a_metrics_port(gunicorn):
+    with OTLPSink() as sink:
+        server = gunicorn("-c", str(CONF), environment={
+            "OBSSERVE_METRICS_PORT": "off", "OTEL_METRICS_EXPORTER": "otlp",
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": sink.endpoint,
+        })  # fmt: skip
+        server.url = server.found(r"Listening at: (http://\S+)")
+        server.found(r"Metrics are pushed to (http://\S+)")
+        wait_for(lambda: "Booting worker" in server.err.read_text(), "a worker")
+        server.get(7)
+        assert server.stop(signal.SIGINT) == 0
+        assert pushed(sink, "http.server.request.duration") == 7
+        assert sink.spans == []
+        assert "Metrics on" not in server.err.read_text()
+
+
+def test_a_collector_that_hangs_does_not_hold_the_arbiter(gunicorn):
+    with OTLPSink() as sink:
+        sink.answer = Answer(hang=True)
+        server = gunicorn("-c", str(CONF), environment={
+            "OBSSERVE_OTLP_METRICS": "1", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": sink.endpoint,
+            "OTEL_METRIC_EXPORT_INTERVAL": "200",
+        }).started()  # fmt: skip
+        server.get(3)
+        sink.wait_for_attempts(1, 30)
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 15
+        assert "telemetry.export_failed" in server.err.read_text()
+        assert "Traceback" not in server.err.read_text()
+
+
+def test_what_cannot_be_pushed_to_is_one_line(gunicorn):
+    server = gunicorn(
+        "-c", str(CONF), environment={"OBSSERVE_OTLP_METRICS": "1", "OBSSERVE_OTLP_ENDPOINT": "c:4317"}
+    )
+    assert server.process.wait(30) == 3
+    said = server.err.read_text()
+    assert said.count("it is no URL") == 1
+    assert "Traceback" not in said

@@ -68,8 +68,8 @@ pushes all that `/metrics` shows, the application's own metrics included, to a c
 `OTEL_METRIC_EXPORT_INTERVAL` (60,000 ms), each push within `OTEL_METRIC_EXPORT_TIMEOUT` (30,000 ms), and once more when the
 server ends, within a second. `OTEL_METRICS_EXPORTER=otlp` asks for the same; `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT` and its like
 say where to, over gRPC or HTTP (`/v1/metrics`). With `--otlp-endpoint` spans go there too; `OTEL_TRACES_EXPORTER=none` keeps them
-back. No `--metrics-port` is needed, and it needs `obsserve[otlp]`. With several workers their main process pushes, once for all of
-them, so counters go on when workers are replaced. The resource is that of the spans. A thread of its own reads the figures as a
+back. No `--metrics-port` is needed, and it needs `obsserve[otlp]`. With several workers their main process pushes (gunicorn's
+arbiter has a child process do it), once for all of them, so counters go on when workers are replaced. The resource is that of the spans. A thread of its own reads the figures as a
 scrape does, without a word to a serving loop.
 
 Everything is cumulative, since the server or, for what is counted from there, its process began: counters are monotonic sums,
