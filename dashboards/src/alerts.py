@@ -77,6 +77,8 @@ def alerts() -> list[Alert]:
     restarts = 'reason=~"crash|exit_code|signal|oom_kill|unresponsive|startup_failed"'
     silent = "up == 0 and on (job, instance) last_over_time(obsserve_build_info[1d])"
     exported = "otel_sdk_exporter_span_exported_total"
+    records = "otel_sdk_exporter_log_exported_total"
+    points = "otel_sdk_exporter_metric_data_point_exported_total"
     return [
         Alert(
             "Down",
@@ -342,6 +344,41 @@ def alerts() -> list[Alert]:
             "Does the collector listen at the configured endpoint? The error_type is a gRPC code, a status or an exception.",
             {exported + '{error_type="UNAVAILABLE"}': "0+6x40"},
             {exported: "0+6x40"},
+            commands=(event("telemetry.export_failed"),),
+        ),
+        Alert(
+            "LogExportFailing",
+            "warning",
+            "5m",
+            f'{BY} (rate(otel_sdk_processor_log_processed_total{{error_type!=""}}[5m])) > 0'
+            f' or {BY} (rate({records}{{error_type!=""}}[5m])) > 0',
+            "{{ $labels.instance }} loses log records on their way over OTLP",
+            "{{ $value }} a second",
+            "telemetry",
+            "The logs at the collector are not complete; where the lines go otherwise they are.",
+            (
+                f"sum by (error_type) (rate({records}[5m]))",
+                "sum by (error_type) (rate(otel_sdk_processor_log_processed_total[5m]))",
+                "otel_sdk_processor_log_queue_size",
+            ),
+            "Does the collector listen at the configured endpoint? With queue_full it is too slow: raise OTEL_BLRP_MAX_QUEUE_SIZE, or sample.",
+            {'otel_sdk_processor_log_processed_total{error_type="queue_full"}': "0+6x40"},
+            {records: "0+6x40", "otel_sdk_processor_log_processed_total": "0+6x40"},
+            commands=(event("telemetry.export_failed"),),
+        ),
+        Alert(
+            "MetricPushFailing",
+            "warning",
+            "10m",
+            f'{BY} (rate({points}{{error_type!=""}}[5m])) / {BY} (rate({points}[5m])) > 0.5',
+            "{{ $labels.instance }} cannot push its metrics",
+            "{{ $value | humanizePercentage }} of the data points are lost",
+            "telemetry",
+            "What reads the metrics behind the collector sees nothing new; counts are not lost, the next push has them.",
+            (f"sum by (error_type) (rate({points}[5m]))",),
+            "Does the collector listen at the configured endpoint? The error_type is a gRPC code, a status or an exception.",
+            {points + '{error_type="UNAVAILABLE"}': "0+6x40"},
+            {points: "0+6x40"},
             commands=(event("telemetry.export_failed"),),
         ),
         Alert(

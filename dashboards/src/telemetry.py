@@ -394,10 +394,90 @@ def _metrics() -> Row:
     )
 
 
+def _over_otlp() -> Row:
+    return Row(
+        "Log records and metrics over OTLP",
+        (
+            lines(
+                "Log records exported and lost",
+                Doc(
+                    "Log records exported over OTLP each second, lost in failed exports by error, and dropped before an export.",
+                    "Only the unnamed line should be there. Where the lines go otherwise is not concerned.",
+                    "Any named line.",
+                    "Runbook of ObsserveLogExportFailing.",
+                ),
+                "ops",
+                NEUTRAL,
+                Query(total("otel_sdk_exporter_log_exported_total", "error_type"), "exported {{error_type}}"),
+                Query(
+                    total("otel_sdk_processor_log_processed_total", "error_type", only=ERRORED),
+                    "dropped {{error_type}}",
+                ),
+                links=_LINKS,
+                overrides=(colored("^exported .+|^dropped", RED),),
+                width=6,
+            ),
+            lines(
+                "Queue of log records for OTLP",
+                Doc(
+                    "Share of the queue that is filled, and log records in the export under way.",
+                    "Near empty: the collector keeps up.",
+                    f"Above {CONFIG.near_limit:.0%}: records will be dropped, those of errors last.",
+                    "Runbook of ObsserveLogExportFailing.",
+                ),
+                "percentunit",
+                rising(0.5, CONFIG.near_limit),
+                Query(
+                    f"{now('otel_sdk_processor_log_queue_size')} / {now('otel_sdk_processor_log_queue_capacity')}",
+                    "queue",
+                ),
+                Query(now("otel_sdk_exporter_log_inflight"), "in export"),
+                links=_LINKS,
+                overrides=(counted("^in export"),),
+                width=6,
+            ),
+            lines(
+                "Data points pushed and lost",
+                Doc(
+                    "Data points of metrics that were pushed over OTLP each second, those lost by error, and those on their way.",
+                    "Only the unnamed line should be there. What is pushed is cumulative: a push that is lost costs no count.",
+                    "Any named line.",
+                    "Runbook of ObsserveMetricPushFailing.",
+                ),
+                "ops",
+                NEUTRAL,
+                Query(
+                    total("otel_sdk_exporter_metric_data_point_exported_total", "error_type"),
+                    "pushed {{error_type}}",
+                ),
+                Query(now("otel_sdk_exporter_metric_data_point_inflight"), "in the push"),
+                links=_LINKS,
+                overrides=(colored("^pushed .+", RED), counted("^in the push")),
+                width=6,
+            ),
+            lines(
+                "Time to collect a push",
+                Doc(
+                    "Median, p95 and p99 of how long it took to read the figures of a push.",
+                    "It runs beside the requests and delays none.",
+                    "Above 1 s: a worker does not answer for its application's metrics.",
+                    "Panel: oldest snapshot.",
+                ),
+                "s",
+                rising(0.5, 1),
+                *quantiles(total("otel_sdk_metric_reader_collection_duration_seconds_bucket", "le")),
+                links=_LINKS,
+                overrides=QUANTILE_COLORS,
+                width=6,
+            ),
+        ),
+    )
+
+
 def build() -> Json:
     """Return the page."""
     return page(
         "telemetry",
         "Is what the other pages show complete, and what does it cost.",
-        (_verdict(), _logs(), _spans(), _metrics()),
+        (_verdict(), _logs(), _spans(), _metrics(), _over_otlp()),
     )

@@ -21,7 +21,7 @@ from tests.waiting import wait_for
 def scene(folder, seconds=0):
     """Prometheus after a run: failures, 503s, WebSockets, a reload, a killed worker, and a server in trouble.
 
-    The second server has no room for its log, no collector for its spans and few series for its routes.
+    The second server has no room for its log, no collector for what it exports and few series for its routes.
 
     Args:
         folder: for files of the servers and of Prometheus.
@@ -35,15 +35,20 @@ def scene(folder, seconds=0):
             folder / "good",
             *("--workers", "2", "--limit-concurrency", "8", "--limit-connections", "100"),
             *("--timeout-request-header", "1", "--timeout-keep-alive", "2", "--ws-ping-interval", "0.5"),
-            *("--otlp-endpoint", sink.endpoint, "--trace-trust", "none"),
+            *("--otlp-endpoint", sink.endpoint, "--trace-trust", "none", "--otlp-logs", "--otlp-metrics"),
         )
         full = stack.enter_context(open("/dev/full", "wb"))
         bad = start(
             stack,
             folder / "bad",
             *("--metrics-max-series", "10", "--otlp-endpoint", f"http://127.0.0.1:{free_port()}"),
+            *("--otlp-logs", "--otlp-metrics"),
             stdout=full,
-            environment={"OTEL_BSP_MAX_QUEUE_SIZE": "16", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "8"},
+            environment={
+                "OTEL_BSP_MAX_QUEUE_SIZE": "16",
+                "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "8",
+                "OTEL_BLRP_MAX_QUEUE_SIZE": "16",
+            },
         )
         found = stack.enter_context(Prometheus(folder / "prometheus", *map(target, (good, bad))))
         wait_for(lambda: len(found.query("obsserve_ready == 1")) == 2, "the first scrapes", 90)
@@ -78,7 +83,11 @@ def locust(server, log):
 
 def start(stack, folder, *options, **more):
     folder.mkdir()
-    environment = {"OTEL_BSP_SCHEDULE_DELAY": "500", **more.pop("environment", {})}
+    environment = {
+        "OTEL_BSP_SCHEDULE_DELAY": "500",
+        "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+        **more.pop("environment", {}),
+    }
     fixed = ("obsserve.demo:app", "--port", "0", "--metrics-port", "0", *options)
     server = ServerProcess(folder, *fixed, environment=environment, **more)
     stack.callback(server.kill)
@@ -107,6 +116,8 @@ def run(server, prometheus, seconds):
         (None, "obsserve_log_write_errors_total"),
         (None, "obsserve_metrics_overflow_total"),
         (None, 'otel_sdk_exporter_span_exported_total{error_type!=""}'),
+        (None, 'otel_sdk_processor_log_processed_total{error_type!=""}'),
+        (None, 'otel_sdk_exporter_metric_data_point_exported_total{error_type=""}'),
     ):
         if action is not None:
             server.process.send_signal(action)
