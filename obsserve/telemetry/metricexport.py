@@ -116,6 +116,12 @@ def metric_export_configuration(
             f"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE={wanted!r}: metrics are pushed as cumulative; "
             "a collector can make deltas of them (cumulativetodelta)"
         )
+    aggregation = environ.get("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "").strip()
+    if aggregation and aggregation.lower() != "explicit_bucket_histogram":
+        notes.append(
+            f"OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION={aggregation!r}: histograms are pushed with "
+            "explicit buckets, as they are counted"
+        )
     return MetricExportConfiguration(
         endpoint=endpoint,
         destination=endpoint or destination_of(environ, protocol, "METRICS", METRICS_PATH),

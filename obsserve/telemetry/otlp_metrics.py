@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from itertools import islice
+from operator import sub
 from struct import Struct, pack
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -123,24 +124,24 @@ def _own_number(
     value = float(values[0])
     # Times are fractions, even where one happens to be whole; all else is counted.
     number = _number(0x21, value) if metric.unit == "seconds" else _whole(0x31, 0x21, value)
-    return (
-        times
-        + number
-        + _own_attributes(_OF_A_NUMBER, metric.labels, labels)
-        + b"".join(_own_exemplar(_EXEMPLAR_OF_A_NUMBER, exemplar) for exemplar in exemplars.values())
-    )
+    point = times + number + _own_attributes(_OF_A_NUMBER, metric.labels, labels)
+    for exemplar in exemplars.values():
+        point += _own_exemplar(_EXEMPLAR_OF_A_NUMBER, exemplar)
+    return point
 
 
 def _own_histogram(
     metric: CatalogueMetric, labels: Any, values: Sequence[float], exemplars: Mapping[int, Any], times: bytes
 ) -> bytes:
     *cumulated, _, total = values
-    return (
+    point = (
         times
         + _histogram(metric.buckets, cumulated, total)
         + _own_attributes(_OF_A_HISTOGRAM, metric.labels, labels)
-        + b"".join(_own_exemplar(_EXEMPLAR_OF_A_HISTOGRAM, exemplar) for exemplar in exemplars.values())
     )
+    for exemplar in exemplars.values():
+        point += _own_exemplar(_EXEMPLAR_OF_A_HISTOGRAM, exemplar)
+    return point
 
 
 @lru_cache(maxsize=8192)
@@ -301,14 +302,19 @@ def _whole(whole_tag: int, fraction_tag: int, value: float) -> bytes:
 
 def _histogram(bounds: Sequence[float], cumulated: Sequence[float], total: float | None) -> bytes:
     """Return count, sum, buckets and bounds; the last bucket is infinity's and has no bound."""
-    whole = [int(value) for value in cumulated]
-    counts = [after - before for before, after in zip((0, *whole), whole, strict=False)]
+    whole = [*map(int, cumulated)]
+    counts = map(sub, whole, (0, *whole))
     return (
         _time(0x21, whole[-1])
         + (b"" if total is None else _number(0x29, total))
-        + delimited(b"\x32", pack(f"<{len(counts)}Q", *counts))
-        + delimited(b"\x3a", pack(f"<{len(bounds)}d", *bounds))
+        + delimited(b"\x32", pack(f"<{len(whole)}Q", *counts))
+        + _packed(tuple(bounds))
     )
+
+
+@lru_cache(maxsize=256)
+def _packed(bounds: tuple[float, ...]) -> bytes:
+    return delimited(b"\x3a", pack(f"<{len(bounds)}d", *bounds))
 
 
 def _exemplar(

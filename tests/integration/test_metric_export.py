@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from datetime import datetime
 
@@ -193,6 +194,24 @@ def test_counters_go_on_when_workers_are_replaced(serve):
                     before[key] = value
 
 
+def test_pushes_go_on_while_the_loop_is_blocked_and_the_end_of_such_a_process_is_pushed(serve):
+    with OTLPSink() as sink:
+        server = serve(
+            "apps:fastapi", "--port", "0", "--otlp-metrics", "--timeout-graceful-shutdown", "1",
+            environment={**EVERY, "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": sink.endpoint},
+        )  # fmt: skip
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), 10) as client:
+            client.sendall(b"GET /block/60 HTTP/1.1\r\nHost: a\r\n\r\n")
+            wait_for(lambda: total(newest(sink), "obsserve_event_loop_stalls_total") == 1, "the stall pushed")
+            before = len(pushes(sink))
+            wait_for(lambda: len(pushes(sink)) >= before + 2, "more pushes")
+            assert server.stop() == 0
+        last = newest(sink)
+        assert total(last, "obsserve_event_loop_stalls_total") == 1
+        assert total(last, DURATION, error_type="worker_shutdown") == 1
+
+
 @pytest.mark.parametrize("arguments", [[], ["--workers", "2"]], ids=["one process", "two workers"])
 def test_without_a_metrics_port_and_at_the_end(serve, arguments):
     """An interval of a minute never passes here: what arrives is the last push."""
@@ -209,10 +228,6 @@ def test_without_a_metrics_port_and_at_the_end(serve, arguments):
         assert len(pushes(sink)) == 1
         assert total(newest(sink), DURATION) == 20
         assert sink.spans == [] == sink.logs  # an endpoint for metrics alone exports metrics alone
-
-
-def refusing(protocol):
-    return Answer("UNAVAILABLE") if protocol == "grpc" else Answer(400)
 
 
 @pytest.mark.parametrize(

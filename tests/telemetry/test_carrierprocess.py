@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 
 import pytest
 
@@ -106,7 +107,9 @@ def test_it_ends_with_the_one_that_pushes(carrier):
 def test_a_fork_lets_go_of_it(carrier):
     assert carrier.deliver([metric("one")], 1) == Delivery()
     pid, descriptors = carrier._child.pid, [carrier._child.stdin.fileno(), carrier._child.stdout.fileno()]
-    forked = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which an arbiter does
+        forked = os.fork()
     if not forked:
         carrier.abandon()
         closed = 0

@@ -138,6 +138,47 @@ class TestTheServers:
         } | {"/0": 0}
 
 
+def test_the_official_encoder_makes_the_same_messages():
+    from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+    from opentelemetry.sdk.metrics import export as sdk
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+    cumulative = sdk.AggregationTemporality.CUMULATIVE
+    found, _ = decoded(
+        [
+            Figures(catalogue.WORKER_RESTARTS, {("crash",): [3.0]}, {}),
+            Figures(catalogue.ACTIVE_REQUESTS, {("GET", "http"): [2.0]}, {}),
+            Figures(catalogue.LOOP_LAG_MAX, {("0",): [0.25]}, {}),
+            Figures(catalogue.QUEUE, {(): [1.0, 3.0, *[3.0] * 7, 4.0, 4.0, 1.5]}, {}),
+        ]
+    )
+    times = {"start_time_unix_nano": 2_000, "time_unix_nano": 3_000}
+    point = sdk.NumberDataPoint
+    restarts = sdk.Sum([point({"reason": "crash"}, value=3, **times)], cumulative, True)
+    active = sdk.Sum(
+        [point({"http.request.method": "GET", "url.scheme": "http"}, value=2, **times)], cumulative, False
+    )
+    lag = sdk.Gauge([point({"worker": "0"}, value=0.25, start_time_unix_nano=None, time_unix_nano=3_000)])
+    queue = sdk.HistogramDataPoint(
+        attributes={}, count=4, sum=1.5, bucket_counts=[1, 2, *[0] * 7, 1], explicit_bounds=catalogue.QUEUE_BUCKETS,
+        min=0.0, max=0.0, **times,
+    )  # fmt: skip
+    metrics = [
+        sdk.Metric("obsserve.worker.restarts", catalogue.WORKER_RESTARTS.help, "", restarts),
+        sdk.Metric("http.server.active_requests", catalogue.ACTIVE_REQUESTS.help, "{request}", active),
+        sdk.Metric("obsserve.event_loop.lag_max", catalogue.LOOP_LAG_MAX.help, "s", lag),
+        sdk.Metric("obsserve.http.queue", catalogue.QUEUE.help, "s", sdk.Histogram([queue], cumulative)),
+    ]
+    scope = sdk.ScopeMetrics(InstrumentationScope("obsserve"), metrics, "")
+    request = encode_metrics(sdk.MetricsData([sdk.ResourceMetrics(Resource({}), [scope], "")]))
+    official = list(request.resource_metrics[0].scope_metrics[0].metrics)
+    for each in official[3].histogram.data_points:  # which are not counted
+        each.ClearField("min")
+        each.ClearField("max")
+    assert found == official
+
+
 class TestTheApplications:
     @pytest.fixture
     def registry(self):
