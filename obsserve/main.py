@@ -130,11 +130,14 @@ def _serve_here(config: Config, taken: tuple[signal.Signals, ...], *, process_en
 
 def _last_resort(server: Server) -> LastResort:
     from obsserve.server.lastresort import LastResort  # noqa: PLC0415  (see __getattr__)
-    from obsserve.telemetry.logging import server_logger  # noqa: PLC0415  (see __getattr__)
+    from obsserve.telemetry.logging import server_logger, server_sink  # noqa: PLC0415  (see __getattr__)
 
     def tell(message: str, stack: str, threads: Sequence[str]) -> None:
-        said = {"stack": stack} if stack else {"threads": list(threads)}
-        server_logger().error("server.kill", message=message, **said)
+        named = {"threads": list(threads)} if threads else {}
+        server_logger().error("server.kill", message=message, stack=stack, **named)
+        sink = server_sink()
+        if sink is not None:
+            sink.close(1.0)
 
     return LastResort(
         server.config.settings.timeout_graceful_shutdown,

@@ -103,12 +103,11 @@ class LastResort:
         frame = sys._current_frames().get(main.ident or 0)  # noqa: SLF001 - the documented way to it
         stack = "".join(traceback.format_stack(frame)[-_DEEPEST:]) if frame is not None else ""
         del frame
-        if self._served_until:
-            left = [
-                thread.name for thread in threading.enumerate() if thread is not main and not thread.daemon
-            ]
-            self._tell("Threads of the application do not end: the process ends without them", "", left)
-        else:
+        if not self._served_until:
             self._tell(
                 "The event loop is blocked: the process ends without it; the stack says by what", stack, ()
             )
+            return
+        left = [thread.name for thread in threading.enumerate() if thread is not main and not thread.daemon]
+        what = "Threads of the application do" if left else "What is done at the exit of the process does"
+        self._tell(f"{what} not end: the process ends without waiting", stack, left)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import time
 
 
 async def app(scope, receive, send):
@@ -61,3 +63,17 @@ async def serve_deaf_websocket(scope, receive, send):
     await receive()
     await send({"type": "websocket.accept"})
     await asyncio.Event().wait()
+
+
+async def lingers(scope, receive, send):
+    """Does at the exit of its process what takes for ever."""
+    if not _lingering:
+        _lingering.append(atexit.register(linger))
+    await app(scope, receive, send)
+
+
+_lingering = []
+
+
+def linger():
+    time.sleep(60)
