@@ -427,7 +427,7 @@ class Settings:
     otlp_endpoint: str | None = option(None, group=TRACING, check=filled_text, metavar="URL", words_for_none=OFF,
         help="Export one span for each request to this OTLP endpoint; else where OTEL_EXPORTER_OTLP_ENDPOINT says.")
     otlp_protocol: OTLPProtocol | None = option(None, group=TRACING, choices=get_args(OTLPProtocol), default_text="grpc",
-        help="How spans are sent; with http/protobuf the endpoint is the base, and /v1/traces is appended.")
+        help="How spans, log records and metrics are sent; with http/protobuf the endpoint is the base, and /v1/traces and its like is appended.")
     otlp_logs: bool = option(False, group=TRACING, check=switch, default_text="off, or on when OTEL_LOGS_EXPORTER is otlp",
         help="Export access lines, the server's lines and what the application logs over OTLP too, to the same endpoint (/v1/logs with http/protobuf).")
     otlp_metrics: bool = option(False, group=TRACING, check=switch, default_text="off, or on when OTEL_METRICS_EXPORTER is otlp",

@@ -1,7 +1,7 @@
 """What telemetry weighs: `python -m loadtests.bench.sizes`.
 
 Serves an application of as many routes as asked for, each answered 200 and 404, and prints what docs/scaling.md
-multiplies: series and bytes of a scrape, bytes of an access line, bytes of a span.
+multiplies: series and bytes of a scrape, bytes of an access line, bytes of a span, with --otlp-metrics bytes of a push.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main():
             server = subprocess.Popen(
                 [sys.executable, "-m", "obsserve", "measured:app", "--port", "0", "--metrics-port", "0",
                  "--otlp-endpoint", sink.endpoint, "--workers", str(given.workers), "--app-dir", name, *options],
-                stdout=out, stderr=err, env={**os.environ, "OTEL_SERVICE_NAME": "measured"},
+                stdout=out, stderr=err, env={**os.environ, "OTEL_SERVICE_NAME": "measured", "OTEL_METRIC_EXPORT_INTERVAL": "1000"},
             )  # fmt: skip
         try:
             report(folder, sink, server, given)
@@ -101,6 +101,28 @@ def report(folder, sink, server, given):
         f"access line                      {size / len(lines):.0f} bytes, {packed / len(lines):.0f} gzipped"
     )
     print(f"span over OTLP                   {sum(map(len, bodies)) / len(spans):.0f} bytes")
+    if sink.metric_requests:
+        push(sink)
+
+
+def push(sink):
+    """Print the size of the first push that says all, which may be several requests."""
+    known = len(sink.metric_requests)
+    deadline = time.monotonic() + 20
+    found = []
+    while len(moments := {moment(request) for request in found}) < 3:
+        assert time.monotonic() < deadline, "pushes are missing"
+        time.sleep(0.05)
+        found = sink.metric_requests[known:]
+    whole = sorted(moments)[1]
+    bodies = [request.SerializeToString() for request in found if moment(request) == whole]
+    packed = sum(len(gzip.compress(body, 6)) for body in bodies)
+    print(f"push over OTLP                   {sum(map(len, bodies))} bytes, {packed} gzipped")
+
+
+def moment(request):
+    metric = request.resource_metrics[0].scope_metrics[0].metrics[0]
+    return getattr(metric, metric.WhichOneof("data")).data_points[0].time_unix_nano
 
 
 def series(page):
