@@ -27,6 +27,7 @@ APPLICATION = "async def app(scope, receive, send): ...\n"
 class FakeServer:
     """Stands in for the server: starts unless told otherwise, and returns at once."""
 
+    last_resort = None
     started = False
     outcome: BaseException | None = None
     starts = True
@@ -39,6 +40,9 @@ class FakeServer:
 
     def handle_exit(self, sig, frame):
         FakeServer.signals.append(sig)
+
+    def abandon(self):
+        """Nothing is open."""
 
     def run(self, sockets=None):
         self.started = self.starts
@@ -69,6 +73,7 @@ def server(monkeypatch):
     server_module.Server = type("Server", (FakeServer,), {})
     logging_module = types.ModuleType("obsserve.telemetry.logging")
     logging_module.configure_logging = lambda settings: None
+    logging_module.server_logger = logging_module.server_sink = lambda: None
     monkeypatch.setitem(sys.modules, server_module.__name__, server_module)
     monkeypatch.setitem(sys.modules, logging_module.__name__, logging_module)
     FakeServer.signals.clear()
