@@ -22,29 +22,21 @@ from obsserve.telemetry.logging import line_handler
 from obsserve.telemetry.logsink import LINE_LIMIT, NOWHERE
 from obsserve.telemetry.otlp_encode import RequestFrame
 from obsserve.telemetry.otlp_logs import encode_log
+from obsserve.telemetry.otlpdestination import destination_of, is_exported, number_of
 from obsserve.telemetry.spanfigures import LogExportFigures
 from obsserve.telemetry.spanqueue import METRIC_SENDER, SpanQueue
 from obsserve.telemetry.spanqueue import SENDER as SPAN_SENDER
-from obsserve.telemetry.traceconfig import (
-    Protocols,
-    destination_of,
-    endpoint_of,
-    number_of,
-    protocol_of,
-    require_exporter,
-    words_of,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from obsserve.telemetry.cells import Cells
     from obsserve.telemetry.logsink import Lines, Stream
+    from obsserve.telemetry.otlpdestination import Protocols
     from obsserve.telemetry.spanfigures import Delivery
     from obsserve.telemetry.spanqueue import Carrier
 
 SENDER: Final = "obsserve-log-export"  # the thread's name
-LOGS_PATH: Final = "/v1/logs"
 _EXPORTERS: Final = (SENDER, SPAN_SENDER, METRIC_SENDER)
 
 # The specification's defaults, but for the batch: a smaller one holds the interpreter for less time.
@@ -103,22 +95,15 @@ def log_export_configuration(
     Raises:
         StartupError: it is asked for and cannot be done.
     """
-    exporters = words_of(environ.get("OTEL_LOGS_EXPORTER", ""))
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or "none" in exporters:
+    if not is_exported("LOGS", environ, wanted=settings.otlp_logs):
         return None
-    if not settings.otlp_logs and "otlp" not in exporters:
-        return None
-    protocol = protocol_of(settings.otlp_protocol, environ, "LOGS")
-    endpoint = endpoint_of(settings.otlp_endpoint, protocol, LOGS_PATH)
-    require_exporter(protocol, "log records")
+    destination = destination_of("LOGS", settings, environ)
     notes: list[str] = []
     queue_size = number_of(environ, "OTEL_BLRP_MAX_QUEUE_SIZE", _QUEUE_SIZE, notes)
     batch_size = number_of(environ, "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", _BATCH_SIZE, notes)
     delay = number_of(environ, "OTEL_BLRP_SCHEDULE_DELAY", _SCHEDULE_DELAY_MILLIS, notes)
     return LogExportConfiguration(
-        endpoint=endpoint,
-        destination=endpoint or destination_of(environ, protocol, "LOGS", LOGS_PATH),
-        protocol=protocol,
+        **destination._asdict(),
         service_name=settings.service_name,
         queue_size=queue_size,
         batch_size=min(batch_size, queue_size),

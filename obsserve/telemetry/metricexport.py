@@ -22,25 +22,17 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from obsserve.telemetry.catalogue import COMPLETE, OTHER, error_type_of
 from obsserve.telemetry.otlp_metrics import Encoded, Moment, encode_reading
+from obsserve.telemetry.otlpdestination import destination_of, is_exported, number_of
 from obsserve.telemetry.spanfigures import Delivery, MetricExportFigures
 from obsserve.telemetry.spanqueue import EXPORT_FAILED, HEAD_START, LAST_ATTEMPT, METRIC_SENDER, Health
-from obsserve.telemetry.traceconfig import (
-    Protocols,
-    destination_of,
-    endpoint_of,
-    number_of,
-    protocol_of,
-    require_exporter,
-    words_of,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from obsserve.telemetry.cells import Cells
     from obsserve.telemetry.exposition import Reading
+    from obsserve.telemetry.otlpdestination import Protocols
 
-METRICS_PATH: Final = "/v1/metrics"
 
 # The specification's defaults.
 _INTERVAL_MILLIS: Final = 60_000
@@ -100,14 +92,9 @@ def metric_export_configuration(
     Raises:
         StartupError: it is asked for and cannot be done.
     """
-    exporters = words_of(environ.get("OTEL_METRICS_EXPORTER", ""))
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or "none" in exporters:
+    if not is_exported("METRICS", environ, wanted=settings.otlp_metrics):
         return None
-    if not settings.otlp_metrics and "otlp" not in exporters:
-        return None
-    protocol = protocol_of(settings.otlp_protocol, environ, "METRICS")
-    endpoint = endpoint_of(settings.otlp_endpoint, protocol, METRICS_PATH)
-    require_exporter(protocol, "metrics")
+    destination = destination_of("METRICS", settings, environ)
     notes: list[str] = []
     timeout = number_of(environ, "OTEL_METRIC_EXPORT_TIMEOUT", _TIMEOUT_MILLIS, notes) / 1e3
     wanted = environ.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "").strip()
@@ -123,9 +110,7 @@ def metric_export_configuration(
             "explicit buckets, as they are counted"
         )
     return MetricExportConfiguration(
-        endpoint=endpoint,
-        destination=endpoint or destination_of(environ, protocol, "METRICS", METRICS_PATH),
-        protocol=protocol,
+        **destination._asdict(),
         service_name=settings.service_name,
         interval=number_of(environ, "OTEL_METRIC_EXPORT_INTERVAL", _INTERVAL_MILLIS, notes) / 1e3,
         timeout=timeout,

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     from obsserve.telemetry.metricexport import MetricExportConfiguration
     from obsserve.telemetry.otlp_encode import RequestFrame
+    from obsserve.telemetry.otlpdestination import Protocols
     from obsserve.telemetry.spanqueue import Carrier
-    from obsserve.telemetry.traceconfig import Protocols, TracingConfiguration
+    from obsserve.telemetry.traceconfig import TracingConfiguration
 
 SCOPE: Final = "obsserve"
 EXPORT_METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"

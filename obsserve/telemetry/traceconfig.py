@@ -12,34 +12,31 @@ import socket
 import sys
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
 
 from obsserve.errors import StartupError
 from obsserve.resource import SERVICE_INSTANCE_ID, SERVICE_NAME, resource_attributes
+from obsserve.telemetry.otlpdestination import (
+    DEFAULT_ENDPOINTS,
+    destination_of,
+    is_exported,
+    number_of,
+    words_of,
+)
 from obsserve.telemetry.redact import QueryPolicy, redaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from obsserve.telemetry.otlpdestination import Protocols
     from obsserve.telemetry.redact import AddressPolicy
     from obsserve.telemetry.sampling import PathShare
 
-Protocols = Literal["grpc", "http/protobuf"]
 TrustMode = Literal["peers", "all", "none"]
 ExemplarFilter = Literal["trace_based", "always_on", "always_off"]
 
 EXEMPLAR_FILTER: Final = "OTEL_METRICS_EXEMPLAR_FILTER"
-TRACES_PATH: Final = "/v1/traces"
 
-_EXPORTER_MODULES: Final[dict[str, str]] = {
-    "grpc": "opentelemetry.exporter.otlp.proto.grpc",
-    "http/protobuf": "opentelemetry.exporter.otlp.proto.http",
-}
-_DEFAULT_ENDPOINTS: Final[dict[str, str]] = {
-    "grpc": "http://localhost:4317",
-    "http/protobuf": "http://localhost:4318",
-}
 # The specification's default is 512; a smaller batch holds the interpreter for less time.
 _BATCH_SIZE: Final = 256
 _QUEUE_SIZE: Final = 2048
@@ -112,7 +109,7 @@ class TracingConfiguration:
     """
 
     endpoint: str | None = None
-    destination: str = _DEFAULT_ENDPOINTS["grpc"]
+    destination: str = DEFAULT_ENDPOINTS["grpc"]
     protocol: Protocols = "grpc"
     service_name: str = "unknown_service:obsserve"
     sampler: str = "parentbased_always_on"
@@ -150,33 +147,25 @@ def tracing_configuration(
     Raises:
         StartupError: tracing is asked for and cannot be done.
     """
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return None
-    exporters = words_of(environ.get("OTEL_TRACES_EXPORTER", ""))
-    if "none" in exporters:
-        return None
     in_environment = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get(
         "OTEL_EXPORTER_OTLP_ENDPOINT"
     )
-    if not settings.otlp_endpoint and not in_environment and "otlp" not in exporters:
+    if not is_exported("TRACES", environ, wanted=bool(settings.otlp_endpoint or in_environment)):
         return None
+    exporters = words_of(environ.get("OTEL_TRACES_EXPORTER", ""))
     if exporters and "otlp" not in exporters:
         raise StartupError(
             f"OTEL_TRACES_EXPORTER={','.join(exporters)}: spans are exported over OTLP only; set it to otlp, or to "
             "none to turn tracing off"
         )
-    protocol = protocol_of(settings.otlp_protocol, environ, "TRACES")
-    endpoint = endpoint_of(settings.otlp_endpoint, protocol, TRACES_PATH)
-    require_exporter(protocol, "spans")
+    destination = destination_of("TRACES", settings, environ)
     notes: list[str] = []
     policy = redaction(settings, "json")
     sampler, argument = _sampler(settings, environ)
     queue_size = number_of(environ, "OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE_SIZE, notes)
     batch_size = number_of(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH_SIZE, notes)
     return TracingConfiguration(
-        endpoint=endpoint,
-        destination=endpoint or destination_of(environ, protocol, "TRACES", TRACES_PATH),
-        protocol=protocol,
+        **destination._asdict(),
         service_name=settings.service_name,
         sampler=sampler,
         sampler_argument=argument,
@@ -220,90 +209,11 @@ def _exemplar_filter(environ: Mapping[str, str], notes: list[str]) -> ExemplarFi
     return "trace_based"
 
 
-def words_of(text: str) -> tuple[str, ...]:
-    """Return the words of a list that commas separate."""
-    return tuple(stripped for word in text.split(",") if (stripped := word.strip()))
-
-
-def protocol_of(given: str | None, environ: Mapping[str, str], signal: str) -> Protocols:
-    """Return how OTLP is spoken for a signal, `TRACES` or `LOGS`; the option counts before the environment.
-
-    Raises:
-        StartupError: that is none of the protocols.
-    """
-    asked = (
-        given
-        or environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL")
-        or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-        or "grpc"
-    )
-    for known in get_args(Protocols):
-        if asked == known:
-            protocol: Protocols = known
-            return protocol
-    raise StartupError(f"OTLP protocol {asked!r} is not known; use {' or '.join(get_args(Protocols))}")
-
-
-def endpoint_of(given: str | None, protocol: Protocols, path: str) -> str | None:
-    """Return the exporter's endpoint from the option's: over HTTP with the signal's path.
-
-    Raises:
-        StartupError: it is no URL.
-    """
-    if not given:
-        return None
-    if not given.startswith(("http://", "https://")):
-        if "://" in given:
-            raise StartupError(f"--otlp-endpoint {given}: its scheme is neither http nor https")
-        raise StartupError(f"--otlp-endpoint {given}: it is no URL; write http://{given} or https://{given}")
-    if protocol == "grpc" or given.endswith(path):
-        return given
-    return given.removesuffix(TRACES_PATH).rstrip("/") + path
-
-
-def destination_of(environ: Mapping[str, str], protocol: Protocols, signal: str, path: str) -> str:
-    """Return where the environment has the exporter of a signal send, for people."""
-    if exact := environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"):
-        return exact
-    base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or _DEFAULT_ENDPOINTS[protocol]
-    return base if protocol == "grpc" else base.rstrip("/") + path
-
-
-def require_exporter(protocol: Protocols, what: str) -> None:
-    """Check that the exporter is installed.
-
-    Raises:
-        StartupError: it is not.
-    """
-    try:
-        found = find_spec(_EXPORTER_MODULES[protocol]) is not None
-    except ModuleNotFoundError:  # one of the packages around it
-        found = False
-    if not found:
-        raise StartupError(
-            f"exporting {what} over OTLP ({protocol}) needs packages that are not installed: "
-            "pip install 'obsserve[otlp]'"
-        )
-
-
 def _sampler(settings: TracingSettings, environ: Mapping[str, str]) -> tuple[str, str]:
     if settings.trace_sample_ratio is not None:
         return "parentbased_traceidratio", str(settings.trace_sample_ratio)
     name = environ.get("OTEL_TRACES_SAMPLER", "").strip() or "parentbased_always_on"
     return name, environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
-
-
-def number_of(
-    environ: Mapping[str, str], name: str, default: int, notes: list[str], *, least: int = 1
-) -> int:
-    """Return the number that a variable holds; of one that is none, a note."""
-    text = environ.get(name, "").strip()
-    if not text:
-        return default
-    if text.isascii() and text.isdigit() and int(text) >= least:
-        return int(text)
-    notes.append(f"{name}={text!r} is no whole number from {least}; {default} is used")
-    return default
 
 
 def _limit(environ: Mapping[str, str], name: str, default: int | None, notes: list[str]) -> int | None:

@@ -39,22 +39,6 @@ class TestConfiguration:
         assert log_export_configuration(Options(), {"OTEL_SDK_DISABLED": "true"}) is None
         assert log_export_configuration(Options(), {"OTEL_LOGS_EXPORTER": "none"}) is None
 
-    @pytest.mark.parametrize(
-        ("environ", "given", "endpoint", "destination"),
-        [
-            ({}, {}, None, "http://localhost:4317"),
-            ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, {}, None, "http://localhost:4318/v1/logs"),
-            ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:1"}, {}, None, "http://c:1"),
-            ({"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://l:1"}, {}, None, "http://l:1"),
-            ({}, {"otlp_endpoint": "http://c:4317"}, "http://c:4317", "http://c:4317"),
-            ({}, {"otlp_endpoint": "http://c/v1/traces", "otlp_protocol": "http/protobuf"},
-             "http://c/v1/logs", "http://c/v1/logs"),
-        ],
-    )  # fmt: skip
-    def test_where_to(self, environ, given, endpoint, destination):
-        found = log_export_configuration(Options(**given), environ)
-        assert (found.endpoint, found.destination) == (endpoint, destination)
-
     def test_by_opentelemetrys_variable(self):
         environ = {
             "OTEL_LOGS_EXPORTER": "otlp",

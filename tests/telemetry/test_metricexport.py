@@ -49,22 +49,6 @@ class TestConfiguration:
         prometheus = {"OTEL_METRICS_EXPORTER": "prometheus"}
         assert metric_export_configuration(Options(otlp_metrics=False), prometheus) is None
 
-    @pytest.mark.parametrize(
-        ("environ", "given", "endpoint", "destination"),
-        [
-            ({}, {}, None, "http://localhost:4317"),
-            ({"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/protobuf"}, {}, None, "http://localhost:4318/v1/metrics"),
-            ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:1"}, {}, None, "http://c:1"),
-            ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://m:1"}, {}, None, "http://m:1"),
-            ({}, {"otlp_endpoint": "http://c:4317"}, "http://c:4317", "http://c:4317"),
-            ({}, {"otlp_endpoint": "http://c/v1/traces", "otlp_protocol": "http/protobuf"},
-             "http://c/v1/metrics", "http://c/v1/metrics"),
-        ],
-    )  # fmt: skip
-    def test_where_to(self, environ, given, endpoint, destination):
-        found = metric_export_configuration(Options(**given), environ)
-        assert (found.endpoint, found.destination) == (endpoint, destination)
-
     def test_the_specifications_defaults(self):
         found = metric_export_configuration(Options(), {})
         assert (found.interval, found.timeout, found.request_timeout, found.notes) == (60.0, 30.0, 10.0, ())

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from obsserve.errors import StartupError
-from obsserve.telemetry import traceconfig
+from obsserve.telemetry import otlpdestination, traceconfig
 from obsserve.telemetry.traceconfig import resource, tracing_configuration
 
 
@@ -49,7 +49,7 @@ class TestOnOrOff:
 
     @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
     def test_missing_packages_are_named(self, monkeypatch, protocol):
-        monkeypatch.setattr(traceconfig, "find_spec", lambda name: None)
+        monkeypatch.setattr(otlpdestination, "find_spec", lambda name: None)
         with pytest.raises(StartupError, match=r"pip install 'obsserve\[otlp\]'"):
             configured(otlp_endpoint="http://collector:4317", otlp_protocol=protocol)
 
@@ -57,7 +57,7 @@ class TestOnOrOff:
         def find_spec(name):
             raise ModuleNotFoundError(name)
 
-        monkeypatch.setattr(traceconfig, "find_spec", find_spec)
+        monkeypatch.setattr(otlpdestination, "find_spec", find_spec)
         with pytest.raises(StartupError, match="obsserve"):
             configured(otlp_endpoint="http://collector:4317")
 
