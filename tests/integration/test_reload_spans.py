@@ -19,10 +19,10 @@ from tests.anyvalues import attributes
 RELOADS = "obsserve_config_reloads_total"
 
 
-def start(serve, endpoint, protocol="grpc", app="worker_apps:pid", **options):
+def start(serve, endpoint, *more, protocol="grpc", app="worker_apps:pid", **options):
     return serve(
         app, "--port", "0", "--metrics-port", "0", "--workers", "2", "--otlp-endpoint", endpoint,
-        "--otlp-protocol", protocol, **options,
+        "--otlp-protocol", protocol, *more, **options,
     )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def mapped(server):
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_a_rolling_replacement_has_a_span(serve, protocol):
     with OTLPSink(protocol) as sink:
-        server = start(serve, sink.endpoint, protocol)
+        server = start(serve, sink.endpoint, protocol=protocol)
         if os.path.exists("/proc/self/maps"):
             assert not mapped(server)  # tracing is on, but there was nothing for this process to trace
         before = time.time_ns()
@@ -104,7 +104,9 @@ def test_one_that_a_shutdown_cuts_off_is_told(serve, tmp_path):
     flag = tmp_path / "slowly"
     with OTLPSink() as sink:
         server = start(
-            serve, sink.endpoint, app="worker_apps:slowly_if_told", environment={"START_SLOWLY": str(flag)}
+            *(serve, sink.endpoint, "--timeout-graceful-shutdown", "2"),  # which the start is given, too
+            app="worker_apps:slowly_if_told",
+            environment={"START_SLOWLY": str(flag)},
         )
         flag.touch()
         server.process.send_signal(signal.SIGHUP)
