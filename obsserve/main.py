@@ -141,6 +141,7 @@ def _last_resort(server: Server) -> LastResort:
 
     return LastResort(
         server.config.settings.timeout_graceful_shutdown,
+        started=lambda: server.started,
         hurried=lambda: server.force_exit,
         tell=tell,
         finish=server.abandon,

@@ -35,6 +35,7 @@ class LastResort:
 
     Args:
         budget: seconds that a shutdown may take; None waits for ever, unless somebody is in a hurry.
+        started: returns whether the application has been started.
         hurried: returns whether somebody has asked twice.
         tell: takes message, stack and the names of threads, for the server's log.
         finish: ends what is open and writes what waits; returns soon.
@@ -44,11 +45,13 @@ class LastResort:
         self,
         budget: float | None,
         *,
+        started: Callable[[], bool],
         hurried: Callable[[], bool],
         tell: Callable[[str, str, Sequence[str]], None],
         finish: Callable[[], None],
     ) -> None:
         self._budget = budget
+        self._started = started
         self._hurried = hurried
         self._tell = tell
         self._finish = finish
@@ -104,9 +107,10 @@ class LastResort:
         stack = "".join(traceback.format_stack(frame)[-_DEEPEST:]) if frame is not None else ""
         del frame
         if not self._served_until:
-            self._tell(
-                "The event loop is blocked: the process ends without it; the stack says by what", stack, ()
+            what = (
+                "The event loop is blocked" if self._started() else "The application's start-up does not end"
             )
+            self._tell(f"{what}: the process ends without it; the stack says where it is", stack, ())
             return
         left = [thread.name for thread in threading.enumerate() if thread is not main and not thread.daemon]
         what = "Threads of the application do" if left else "What is done at the exit of the process does"

@@ -69,6 +69,20 @@ def test_a_blocked_loop_does_not_hold_the_end_of_a_single_process_up(serve):
     assert server.process.returncode == 0
 
 
+def test_a_start_that_does_not_end_does_not_hold_the_end_up(serve, tmp_path):
+    flag = tmp_path / "slowly"
+    flag.touch()
+    server = serve(
+        *("worker_apps:slowly_if_told", "--port", "0", "--timeout-graceful-shutdown", "1"),
+        wait=False,
+        environment={"START_SLOWLY": str(flag)},
+    )
+    wait_for(lambda: f"starting in {server.process.pid}" in server.stderr_path.read_text(), "the start-up")
+    assert server.stop(timeout=20) == 0
+    (event,) = server.events("server.kill")
+    assert "start-up does not end" in event["message"]
+
+
 def test_two_interrupts_do_not_wait_for_a_blocked_loop(serve):
     server = serve("apps:fastapi", "--port", "0", "--timeout-graceful-shutdown", "off")
     with pytest.raises(httpx.TimeoutException):

@@ -69,7 +69,11 @@ class Clients(Crowd):
             self.failures.append((time.monotonic(), repr(error)))
 
     def _ask(self):
-        connection, is_fresh = self.site.connection(), True
+        with contextlib.closing(self.site.connection()) as connection:
+            self._ask_on(connection)
+
+    def _ask_on(self, connection):
+        is_fresh = True
         while not self.over.is_set():
             try:
                 connection.request("GET", "/")
@@ -85,7 +89,6 @@ class Clients(Crowd):
                 connection.close()
                 is_fresh = True
             time.sleep(0.005)
-        connection.close()
 
     def _speak(self):
         while not self.over.is_set():

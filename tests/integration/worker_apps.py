@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 
 
 async def pid(scope, receive, send):
@@ -36,6 +37,7 @@ async def slowly_if_told(scope, receive, send):
     if scope["type"] == "lifespan":
         await receive()
         if os.path.exists(os.environ["START_SLOWLY"]):
+            print(f"starting in {os.getpid()}", file=sys.stderr, flush=True)
             await asyncio.sleep(600)
         await send({"type": "lifespan.startup.complete"})
         await receive()
