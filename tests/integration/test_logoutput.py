@@ -58,18 +58,32 @@ def test_rotation_under_load_loses_no_line(serve, program, tmp_path, arguments):
     )
     rotate = logrotate(program, tmp_path, log, server.process.pid)
     workers = len(arguments) or 1
+    fresh = 0
+
+    def everybody_answers():
+        nonlocal fresh
+        assert httpx.get(server.url, timeout=30).status_code == 200
+        fresh += 1
+        samples = server.metrics()
+        return all(
+            total(samples, "obsserve_worker_requests_total", worker=str(worker)) for worker in range(workers)
+        )
+
     with Load(server, clients=4) as load:
+        wait_for(
+            everybody_answers, "an answer of each worker"
+        )  # who accepts a connection is the system's choice
         for done in range(1, 3):
             wait_for(lambda: log.exists() and log.stat().st_size > 20_000, "lines in the present file")
             rotate()
             wait_for(lambda: len(server.events("log.reopen")) == done * workers, "the file to be reopened")
         wait_for(lambda: log.stat().st_size, "lines in the last file")
     assert load.failed == 0
-    wait_for(lambda: results(server)["written"] == load.answered, "every line to be written")
+    wait_for(lambda: results(server)["written"] == load.answered + fresh, "every line to be written")
     subprocess.run([program("gunzip"), f"{log}.2.gz"], check=True)
     lines = lines_of(Path(f"{log}.2"), Path(f"{log}.1"), log)
-    assert len(lines) == load.answered
-    assert len({line["request_id"] for line in lines}) == load.answered
+    assert len(lines) == load.answered + fresh
+    assert len({line["request_id"] for line in lines}) == load.answered + fresh
     assert {line["worker"] for line in lines} == set(range(workers))
     assert server.access_lines(0) == []
     assert server.stop() == 0
