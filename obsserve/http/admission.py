@@ -67,7 +67,7 @@ class Admission:
         return None
 
     def left(self, exchange: Exchange) -> None:
-        """Forget a request that has ended while it waited: its client has gone, or the server stops."""
+        """Take a request out of the queue: its turn has come, it has waited too long, or it has ended."""
         del self._waiting[exchange]
         exchange.queued_at = 0.0
         self._make_room()
