@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# What is compiled when the package is installed.
+COMPILED := hatch_build.py $(wildcard obsserve/speedups/*.[ch])
 # As many at a time as there are processors: most of their time, tests wait for servers. A file stays together.
 PARALLEL ?= -n auto --dist loadfile
 
@@ -54,19 +56,19 @@ $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/.installed: $(VENV)/.created pyproject.toml
+$(VENV)/.installed: $(VENV)/.created pyproject.toml $(COMPILED)
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-$(VENV)/.installed-test: $(VENV)/.created pyproject.toml
+$(VENV)/.installed-test: $(VENV)/.created pyproject.toml $(COMPILED)
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-bench: $(VENV)/.created pyproject.toml
+$(VENV)/.installed-bench: $(VENV)/.created pyproject.toml $(COMPILED)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-loadtest: $(VENV)/.created pyproject.toml
+$(VENV)/.installed-loadtest: $(VENV)/.created pyproject.toml $(COMPILED)
 	$(BIN)/python -m pip install --quiet --editable '.[loadtest]'
 	touch $@ $(VENV)/.installed
 

@@ -214,9 +214,11 @@ def _print_version(context: click.Context, _parameter: click.Parameter, wanted: 
     import platform  # noqa: PLC0415
 
     from obsserve import __version__  # noqa: PLC0415  (the package imports this module)
+    from obsserve.speedups import native  # noqa: PLC0415 - for this option only
 
+    without = "" if native is not None else " (without the part in C)"
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    click.echo(f"obsserve {__version__} with {python} on {platform.system()}")
+    click.echo(f"obsserve {__version__} with {python} on {platform.system()}{without}")
     context.exit()
 
 

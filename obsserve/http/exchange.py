@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from obsserve.http.head import ResponseHead
     from obsserve.telemetry.catalogue import Ending
 
+# Replaced when the head is complete, never changed.
+_NO_FIELDS: Final[dict[bytes, bytes]] = {}
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -52,22 +54,36 @@ class Exchange(Response):
         "_request_id",
         "announced",
         "app_started",
+        "began",
+        "body_done",
+        "connection",
+        "connection_request",
+        "ended",
         "ending",
         "expect_continue",
+        "fields",
+        "first_byte",
         "forwarded_client",
         "forwarded_scheme",
         "forwarded_trusted",
+        "head_done",
         "http_version",
         "id_line",
         "keep_alive",
+        "method",
         "ordinary",
+        "parts",
         "phase",
         "plain",
         "refusal",
         "request_body_size",
+        "request_size",
+        "response_body_size",
         "response_size",
+        "response_started",
         "route",
         "scheme",
+        "status",
         "trace",
         "waiters",
     )
@@ -96,9 +112,13 @@ class Exchange(Response):
         self.began = began
         self.ordinary = self.keep_alive = self.plain = True
         self.announced = self.expect_continue = False
-        self.app_started = 0.0
+        self.head_done = self.body_done = self.app_started = 0.0
+        self.response_started = self.first_byte = self.ended = 0.0
         self.phase = EXPECT_START
-        self.request_body_size = self.response_size = 0
+        self.request_size = self.request_body_size = self.response_size = self.response_body_size = 0
+        self.method = ""
+        self.fields = _NO_FIELDS
+        self.parts = self.status = None
         self.http_version = "1.1"
         self.scheme = connection.scheme
         self.route = self._announced_route = ""

@@ -110,11 +110,11 @@ class Record:
         if trace is not None and name not in self.fields and self._request_id is None:
             self._request_id = given = trace.trace_id_hex
             if name is not None and server.has_request_ids:
-                self.id_line = b"%b: %b\r\n" % (name, given.encode("ascii"))
+                self.id_line = f"{server.request_id_start}{given}\r\n".encode("ascii")
         elif name in self.fields or self._request_id is not None:
             if name is None or not (server.has_request_ids or name in self.fields):
                 return
-            self.id_line = b"%b: %b\r\n" % (name, self.request_id.encode("ascii"))
+            self.id_line = f"{server.request_id_start}{self.request_id}\r\n".encode("ascii")
         elif server.has_request_ids:
             ids = server.request_ids
             self._request_id, self.id_line = ids.pop() if ids else ids.draw()

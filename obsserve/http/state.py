@@ -105,6 +105,7 @@ class ServerState:
         self.sends_date = settings.date_header
         header = settings.request_id_header
         self.request_id_header = header.encode() if header is not None else None
+        self.request_id_start = f"{header}: "
         self.request_ids = RequestIds(self.request_id_header)
         # Whether something is to be found with a request's id, so that each response carries it.
         self.has_request_ids = settings.access_log

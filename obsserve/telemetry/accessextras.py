@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.telemetry.accessfields import Fields
-from obsserve.telemetry.accesslog import HANDOVER_LINES, AccessLog
+from obsserve.telemetry.accesslog import AccessLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from obsserve.telemetry.accessfields import Level
     from obsserve.telemetry.hooks import ExchangeHook
     from obsserve.telemetry.observer import ExchangeView, Headers
     from obsserve.telemetry.redact import HeaderPolicy
@@ -68,37 +69,33 @@ class ExtendedAccessLog(AccessLog):
 
     def __init__(self, *args: Any, extras: LineExtras, **named: Any) -> None:
         self._extras = extras
-        self._whole = False
+        # Whose line is being rendered from fragments, and lacks what is added.
+        self._incomplete: ExchangeView | None = None
         super().__init__(*args, extras=extras, **named)
         if self.format == "json":
-            # At once, not in the loop's next turn: what is added belongs behind the line just written.
-            at_once = self._write_long if self.exchange_ended == self._collect else self._write_whole
-            self._write_base: ExchangeHook = at_once
+            self._write_base: ExchangeHook = self._write_long if self._has_short_way else self._write_whole
             self.exchange_ended = self._write_extended
 
     def _write_extended(self, view: ExchangeView) -> None:
-        """Write the line, then what it lacks before its last brace."""
-        if self._count >= HANDOVER_LINES - 1:
-            self._hand_over()  # not during the next line, which is not complete then
-        self._whole = False
-        self._write_base(view)
-        if self._whole:
-            return
-        fields = Fields()
-        self._extras.put(fields, view)
-        if not fields.values:
-            return
-        pieces = self._pieces
-        line = f"{pieces[-1][:-2]}{self._members(fields.values)}}}\n"
-        if fields.cut or len(line) > self._limit:
-            pieces.pop()
-            self._count -= 1
-            if self._important and self._important[-1] > self._count:
-                self._important.pop()
-            self._write_whole(view)
-        else:
-            pieces[-1] = line
+        self._incomplete = view
+        try:
+            self._write_base(view)
+        finally:
+            self._incomplete = None
+
+    def _add(self, line: str, level: Level) -> None:
+        """Add a line, with what it lacks before its last brace."""
+        view, self._incomplete = self._incomplete, None
+        if view is not None:
+            fields = Fields()
+            self._extras.put(fields, view)
+            if fields.values:
+                line = f"{line[:-2]}{self._members(fields.values)}}}\n"
+                if fields.cut or len(line) > self._limit:
+                    self._write_whole(view)
+                    return
+        super()._add(line, level)
 
     def _write_whole(self, view: ExchangeView) -> None:
-        self._whole = True  # a record has everything
+        self._incomplete = None  # a record has everything
         super()._write_whole(view)

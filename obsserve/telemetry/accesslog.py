@@ -16,7 +16,7 @@ import logging
 import os
 import uuid
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from obsserve.telemetry.accessfields import (
     ROUND,
@@ -29,6 +29,7 @@ from obsserve.telemetry.accessfields import (
     utc,
 )
 from obsserve.telemetry.accessfragments import SECONDS, Fragments, ending_key
+from obsserve.telemetry.accesslines import ORDINARY_ENDING, PIECES, Lines, lines_class
 from obsserve.telemetry.catalogue import LAG_FLAG_SECONDS
 from obsserve.telemetry.logfields import field_policy
 from obsserve.telemetry.logsink import NoCounters, colors_wanted, line_format
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from obsserve.telemetry.accessextras import LineExtras
     from obsserve.telemetry.accessfields import Level, Record
+    from obsserve.telemetry.accesslines import LoopLag, WallClock
     from obsserve.telemetry.hooks import ExchangeHook
     from obsserve.telemetry.logsink import LineSink, LogCounters, LogSettings
     from obsserve.telemetry.observer import Address, ExchangeView, SessionView
@@ -71,27 +73,7 @@ _INLINE: Final = frozenset(
     ]
 )
 
-_SENT_AT_ONCE: Final = (
-    ',"send_seconds":0.000000,"write_blocked_seconds":0.000000,"loop_lag_max_seconds":0.000000'
-)
-_ORDINARY_ENDING: Final = ',"outcome":"ok","response_origin":"app"}\n'
-
 _error_log: Final = logging.getLogger("obsserve.error")
-
-_THREE_DIGITS: Final = [f"{number:03d}" for number in range(1000)]
-
-
-class WallClock(Protocol):
-    """Turns `time.perf_counter` seconds into wall-clock time: epoch seconds = offset + t."""
-
-    @property
-    def offset(self) -> float: ...
-
-
-class LoopLag(Protocol):
-    def max_between(self, t0: float, t1: float) -> float:
-        """Return the worst lag of the event loop, in seconds, between two `perf_counter` times."""
-        ...
 
 
 def _earlier_start(wall: float) -> tuple[str, float]:
@@ -147,25 +129,37 @@ class AccessLog(Fragments):
         )
         super().__init__(record, members if shape is None else shape.members)
 
-        # What is rendered: pieces whose concatenation is so many whole lines, and the numbers of those that matter.
-        self._pieces: list[str] = []
-        self._count = 0
+        # The numbers of the lines that matter, among those that are rendered.
         self._important: list[int] = []
         # Ended in this turn of the loop, not rendered yet. Who wants to know what that costs replaces `render`.
         self._ended: list[ExchangeView] = []
         self._has_failed = False
         self.render = self._render
 
-        self._millis = -1  # the one that `_millis_head` ends with
+        short = self.format == "json" and self._prepare_envelope("info", "http.request")
+        self._ordinary_envelope = self._envelopes.get(("info", "http.request"), "")
+        make_lines = lines_class()
+        self._lines = make_lines(
+            requests=self._requests,
+            senders=self._senders,
+            sizes=self._sizes,
+            pieces=PIECES,
+            envelope=self._ordinary_envelope,
+            clock=clock,
+            lag=lag,
+            otherwise=self._write_otherwise,
+            full=self._hand_over,
+            most=HANDOVER_LINES,
+        )
         self._turn_second(0.0)
-
         # Decided once: the hook is the renderer itself.
+        self._has_short_way = short and (shape is None or not shape.touches(_INLINE))
         self.exchange_ended: ExchangeHook = self._write_console
-        if self.format == "json":
-            short = self._prepare_envelope("info", "http.request")
-            self._ordinary_envelope = self._envelopes.get(("info", "http.request"), "")
-            short = short and (shape is None or not shape.touches(_INLINE))
-            self.exchange_ended = self._collect if short else self._write_whole
+        if self._has_short_way:
+            # In C it is over before its data is out of the processor's cache; in Python it waits for a turn of the loop.
+            self.exchange_ended = self._collect if make_lines is Lines else self._lines.write
+        elif self.format == "json":
+            self.exchange_ended = self._write_whole
 
     def flush(self) -> None:
         """Hand over what is rendered and let the sink tell the counters. The ticker calls this."""
@@ -180,12 +174,10 @@ class AccessLog(Fragments):
         self._sink.close(deadline_seconds)
 
     def _hand_over(self) -> None:
-        if not self._count:
-            return
-        count, self._count = self._count, 0
-        pieces, self._pieces = self._pieces, []
-        important, self._important = self._important, []
-        self._sink.offer("".join(pieces).encode("ascii"), "access", important, count)
+        if self._lines.count:
+            lines, count = self._lines.take()
+            important, self._important = self._important, []
+            self._sink.offer(lines, "access", important, count)
 
     # --- Lines for programs -------------------------------------------------------------------
 
@@ -224,11 +216,18 @@ class AccessLog(Fragments):
         for view in views:
             try:
                 if calm and view.ordinary:
-                    self._write_short(view)
+                    self._lines.write(view)
                 else:
                     self._write_long(view)
             except Exception as fault:  # noqa: BLE001 - a fault in telemetry touches nothing else
                 self._lost(fault)
+
+    def _write_otherwise(self, view: ExchangeView) -> None:
+        """Add the line of an exchange for which there was no short way."""
+        try:
+            self._write_long(view)
+        except Exception as fault:  # noqa: BLE001 - as above
+            self._lost(fault)
 
     def _lost(self, fault: Exception) -> None:
         """Count a line that could not be rendered, and say so the first time."""
@@ -236,86 +235,6 @@ class AccessLog(Fragments):
         if not self._has_failed:
             self._has_failed = True
             _error_log.error("A line of the access log could not be rendered", exc_info=fault)
-
-    def _write_short(self, view: ExchangeView) -> None:
-        """Add this exchange's line: what the record says, in the same order, from cached fragments.
-
-        The short way of `_write_long`, for an ordinary exchange of one read and one write, during which the loop
-        did not lag: flatter than a function should be, because every request pays for it
-        (`python tests/telemetry/test_accesslog.py`).
-        """
-        began = view.began
-        status = view.status
-        if not (began == view.head_done == view.body_done and view.first_byte == view.ended) or status >= 400:  # type: ignore[operator]  # an ordinary exchange has a status
-            self._write_long(view)
-            return
-        sent = view.fields
-        try:
-            request = self._requests[
-                view.method,
-                view.parts,  # type: ignore[index]  # an ordinary request has a target
-                view.route,
-                status,
-                "1.1",
-                view.forwarded_scheme,
-                sent.get(b"host"),
-            ]
-            sender, about, listener = self._senders[
-                view.connection.serial, view.forwarded_client, view.forwarded_trusted, sent.get(b"user-agent")
-            ]
-            sizes = self._sizes[
-                view.request_body_size, view.response_body_size, view.request_size, view.response_size
-            ]
-        except KeyError:
-            self._write_long(view)
-            return
-        ended = view.ended
-        fraction = (self._clock.offset + ended - self._second) * 1e6
-        duration = (ended - began) * 1e6
-        start = fraction - duration
-        if start < 0.0 or fraction >= 1e6:  # not within the second whose text is at hand
-            self._write_long(view)
-            return
-        end_micros = int(fraction)
-        millis = end_micros // 1000
-        if millis != self._millis:
-            self._millis = millis
-            self._millis_head = f"{self._head}{_THREE_DIGITS[millis]}"
-        start_micros = int(start)
-        start_millis = start_micros // 1000
-        app_started = view.app_started
-        total = SECONDS[duration + ROUND]
-        trace = view.trace
-        # Pieces that many lines share, not lines: a kilobyte each is cache that requests need.
-        self._pieces += (
-            self._millis_head,
-            _THREE_DIGITS[end_micros - millis * 1000],
-            self._start_head,
-            _THREE_DIGITS[start_millis],
-            _THREE_DIGITS[start_micros - start_millis * 1000],
-            self._ordinary_envelope,
-            view.request_id,
-            "" if trace is None else trace.log_fragment,
-            request,
-            sender,
-            sizes,
-            ',"duration_seconds":',
-            total,
-            ',"ttfb_seconds":',
-            total,
-            ',"queue_seconds":',
-            SECONDS[(app_started - began) * 1e6 + ROUND],
-            ',"receive_seconds":0.000000,"app_seconds":',
-            SECONDS[(view.response_started - app_started) * 1e6 + ROUND],
-            _SENT_AT_ONCE,
-            about,
-            str(view.connection_request),
-            listener,
-            _ORDINARY_ENDING,
-        )
-        self._count = count = self._count + 1
-        if count >= HANDOVER_LINES:
-            self._hand_over()
 
     def _write_long(self, view: ExchangeView) -> None:
         """Add this exchange's line, whatever it is."""
@@ -352,7 +271,7 @@ class AccessLog(Fragments):
             ):
                 level: Level = "info"
                 envelope = self._ordinary_envelope
-                ending = _ORDINARY_ENDING
+                ending = ORDINARY_ENDING
             else:
                 level = level_of(view)
                 envelope = self._envelopes[level, event_of(view)]
@@ -406,20 +325,16 @@ class AccessLog(Fragments):
         self._add(line, level)
 
     def _add(self, line: str, level: Level) -> None:
-        self._pieces.append(line)
-        self._count = count = self._count + 1
         if level != "info":
-            self._important.append(count)
-        if count >= HANDOVER_LINES:
-            self._hand_over()
+            self._important.append(self._lines.count + 1)
+        self._lines.add(line)
 
     def _turn_second(self, wall: float) -> float:
         self._second = wall // 1.0
         text = utc(self._second)
         self._head = f'{{"timestamp":"{text}.'
         self._start_head = f'Z","start_time":"{text}.'
-        self._millis = -1
-        self._millis_head = ""
+        self._lines.turn(self._second, self._head, self._start_head)
         return wall - self._second
 
     def _write_whole(self, view: ExchangeView) -> None:

@@ -30,7 +30,7 @@ from obsserve.telemetry.redact import redaction
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from obsserve.telemetry.accesslog import LoopLag, WallClock
+    from obsserve.telemetry.accesslines import LoopLag, WallClock
     from obsserve.telemetry.logfile import LogFile
     from obsserve.telemetry.logformats import FormattedAccessLog
     from obsserve.telemetry.logsink import LineSink, LogCounters

@@ -463,6 +463,17 @@ RESPONSE_BYTES: Final = 19
 DURATION: Final = 20
 FIRST_BYTE: Final = 35
 QUEUE: Final = 50
+# The order in which `speedups` takes them.
+EXCHANGE_PLACES: Final = (
+    DURATION_SUM,
+    FIRST_BYTE_SUM,
+    QUEUE_SUM,
+    REQUEST_BYTES,
+    RESPONSE_BYTES,
+    DURATION,
+    FIRST_BYTE,
+    QUEUE,
+)
 
 
 def duration_counts(values: Sequence[float]) -> list[float]:

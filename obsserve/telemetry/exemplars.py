@@ -31,7 +31,8 @@ class Exemplars:
     def __init__(self, region: Cells, *, sampled_only: bool) -> None:
         self._region = region
         self._sampled_only = sampled_only
-        self._due: dict[int, float] = {}
+        # From when on a slot may have another one, in seconds of `perf_counter`.
+        self.due: dict[int, float] = {}
 
     def note(self, view: ExchangeView, row: int, bucket: int) -> None:
         """Note the trace of an exchange that has ended beside its latencies.
@@ -44,11 +45,11 @@ class Exemplars:
         trace = view.trace
         slot = row + DURATION + bucket
         now = view.ended
-        if trace is None or now < self._due.get(slot, 0.0):
+        if trace is None or now < self.due.get(slot, 0.0):
             return
         if self._sampled_only and not trace.sampled:
             return
-        self._due[slot] = now + INTERVAL
+        self.due[slot] = now + INTERVAL
         ids = bytes.fromhex(trace.trace_id_hex), bytes.fromhex(trace.span_id_hex)
         wall = time.time()
         self._region.exemplar(slot, now - view.began, wall, *ids)
@@ -68,8 +69,8 @@ class Exemplars:
         if trace is None or (self._sampled_only and not trace.sampled):
             return
         now = time.perf_counter()  # the exchange may have ended long ago: a WebSocket's handshake
-        if now < self._due.get(slot, 0.0):
+        if now < self.due.get(slot, 0.0):
             return
-        self._due[slot] = now + INTERVAL
+        self.due[slot] = now + INTERVAL
         ids = bytes.fromhex(trace.trace_id_hex), bytes.fromhex(trace.span_id_hex)
         self._region.exemplar(slot, 1.0, time.time(), *ids, may_take_reserve=True)

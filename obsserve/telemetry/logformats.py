@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from obsserve.accessformat import Atom, ParsedFormat
-    from obsserve.telemetry.accesslog import WallClock
+    from obsserve.telemetry.accesslines import WallClock
     from obsserve.telemetry.logsink import LogCounters, LogSettings, LogSink
     from obsserve.telemetry.observer import Address, ExchangeView, Headers
     from obsserve.telemetry.redact import Redaction

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from obsserve.telemetry.accessextras import LineExtras
-    from obsserve.telemetry.accesslog import LoopLag, WallClock
+    from obsserve.telemetry.accesslines import LoopLag, WallClock
     from obsserve.telemetry.hooks import ExchangeHook, SessionHook
     from obsserve.telemetry.logsink import LogCounters, LogSettings
     from obsserve.telemetry.observer import ExchangeView, SessionView

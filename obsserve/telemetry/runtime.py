@@ -54,13 +54,15 @@ class LoopLag:
 
     """
 
+    __slots__ = ("_interval", "_lag", "_lags", "_max", "_tasks", "_ticks", "_worker", "due", "heartbeat")
+
     def __init__(self, region: Cells, worker: str = "0", interval: float = TICK) -> None:
         self._interval = interval
         self._worker = worker
         self._lag = Family(region, catalogue.LOOP_LAG, [(worker,)])
         self._max = Family(region, catalogue.LOOP_LAG_MAX, [(worker,)])
         self._tasks = Family(region, catalogue.LOOP_TASKS, [(worker,)])
-        self._due = float("inf")
+        self.due = float("inf")
         self.heartbeat = 0.0
         # Ticks and their lags, each lag smaller than all before it: the worst since any moment is the first
         # one after that moment, and a new lag removes those that it outdoes.
@@ -69,8 +71,8 @@ class LoopLag:
 
     def tick(self, now: float) -> None:
         """Take the time of a tick, `time.perf_counter` seconds."""
-        lag = now - self._due
-        self._due = now + self._interval
+        lag = now - self.due
+        self.due = now + self._interval
         self.heartbeat = now
         if lag == float("-inf"):
             return  # the first one was not waited for
@@ -88,7 +90,7 @@ class LoopLag:
 
     def max_between(self, t0: float, t1: float) -> float:
         """Return the worst lag that fell into the time from t0 until t1, which is now."""
-        due = self._due
+        due = self.due
         pending = 0.0 if t1 <= due else t1 - max(t0, due)
         if t0 >= self.heartbeat:
             return pending

@@ -14,6 +14,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from obsserve.speedups import native
 from obsserve.telemetry.catalogue import LAG_FLAG_SECONDS
 from obsserve.telemetry.lightspan import ChildSpan, RootSpan
 from obsserve.telemetry.otlp_encode import (
@@ -30,6 +31,8 @@ from obsserve.telemetry.otlp_encode import (
 from obsserve.telemetry.spanrecord import RESPONSE_START, span_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from obsserve.telemetry.lightspan import LightSpan
     from obsserve.telemetry.observer import Address, ExchangeView, TargetView
     from obsserve.telemetry.spanrecord import AnswerKey, SpanProjection
@@ -39,6 +42,9 @@ _KEY_LIMIT: Final = 512
 _VALUE_LIMIT: Final = 4096
 # The longest path that is reported whole.
 _PATH_LIMIT: Final = 2048
+# A request's id has no more characters: the server has checked it.
+LONGEST_REQUEST_ID: Final = 128
+LONGEST_VARINT: Final = 9  # of what an OTLP integer can hold without a sign
 
 
 class WallClock(Protocol):
@@ -76,14 +82,20 @@ class _Numbers(dict[int, bytes]):
     def __init__(self, name: str) -> None:
         super().__init__()
         self._name = name
-        # What stands before the number, by the length of its varint.
         self._starts: dict[int, bytes] = {}
+
+    def start(self, length: int) -> bytes:
+        """Return what stands before a number whose varint has this length."""
+        start = self._starts.get(length)
+        if start is None:
+            start = self._starts[length] = attribute(self._name, 1 << 7 * (length - 1) if length > 1 else 0)[
+                :-length
+            ]
+        return start
 
     def __missing__(self, number: int) -> bytes:
         content = varint(number)
-        start = self._starts.get(len(content))
-        if start is None:
-            start = self._starts[len(content)] = attribute(self._name, number)[: -len(content)]
+        start = self.start(len(content))
         if len(self) >= _CACHE_ENTRIES:
             self.clear()
         encoded = self[number] = start + content
@@ -110,6 +122,13 @@ _NO_LAG: Final = _BEFORE_LAG + bytes(8) + _AFTER_LAG
 _ROOT_STATUS: Final = status(0) + parent_flags(is_remote=False)
 _CHILD_STATUS: Final = status(0) + parent_flags(is_remote=True)
 
+# The same for `speedups`: what stands between the numbers, and what before each whole number, by its varint's length.
+_PIECES: Final = (_TTFB, _QUEUE, _NO_LAG, _ROOT_STATUS, _CHILD_STATUS)
+_NUMBERS: Final = tuple(
+    (b"", *(numbers.start(length) for length in range(1, LONGEST_VARINT + 1)))
+    for numbers in (_REQUEST_BODY_SIZES, _RESPONSE_BODY_SIZES, _CONNECTION_REQUESTS)
+)
+
 # Ids and the tag of the beginning, beginning, tag of the end and end, two stages, lag and event.
 _root: Final = Struct(f"<29sQBQ{len(_TTFB)}sd{len(_QUEUE)}sd{len(_NO_LAG)}sQ").pack
 _child: Final = Struct(f"<39sQBQ{len(_TTFB)}sd{len(_QUEUE)}sd{len(_NO_LAG)}sQ").pack
@@ -135,7 +154,23 @@ class ExchangeEncoder:
         self._targets: dict[TargetView, bytes] = {}
         self._senders: dict[tuple[int, Address | None, bytes | None], bytes] = {}
         # Decided once: captured headers have no short way.
-        self.encode = self._encode_whole if projection.captures_headers else self._encode
+        self.encode: Callable[[Any, Any], bytes] = self._encode
+        if projection.captures_headers:
+            self.encode = self._encode_whole
+        elif native is not None:
+            self.encode = native.Encoder(
+                answers=self._answers,
+                targets=self._targets,
+                senders=self._senders,
+                pieces=_PIECES,
+                numbers=_NUMBERS,
+                texts=tuple(_REQUEST_IDS[length] for length in range(LONGEST_REQUEST_ID + 1)),
+                clock=clock,
+                lag=lag,
+                otherwise=self._encode,
+                root=RootSpan,
+                child=ChildSpan,
+            ).encode
 
     @property
     def offset(self) -> float:

@@ -15,6 +15,7 @@ caches: among everything else that a request does it is more.
 
 from __future__ import annotations
 
+import contextvars
 import random
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -23,6 +24,7 @@ from opentelemetry import trace
 from opentelemetry.context.context import Context
 from opentelemetry.trace import SpanKind
 
+from obsserve.speedups import native
 from obsserve.telemetry.appspans import application_provider, foreign_provider
 from obsserve.telemetry.lightspan import (
     RANDOM,
@@ -62,7 +64,6 @@ from obsserve.telemetry.spanrecord import (
 )
 
 if TYPE_CHECKING:
-    import contextvars
     from collections.abc import Callable, Container, Mapping
 
     from obsserve.telemetry.appspans import ApplicationProvider
@@ -244,16 +245,46 @@ class Tracing:
         self._parent_based = sampling.parent_based
         # Decided once: with a foreign propagator or sampler there is no short way.
         self.exchange_started: Callable[[TracedExchange], None] = self._start
+        self.exchange_ended: Callable[[TracedExchange], None] = self._end
+        self._native: Any = None
         if propagation.names is None or sampling.custom is not None:
             self.exchange_started = self._start_any
+        elif native is not None:
+            self._native = tracer = self._native_tracer()
+            self.exchange_started = tracer.start
+            self.exchange_ended = tracer.end
         if self._paths:
             self._start_elsewhere = self.exchange_started
             self.exchange_started = self._start_by_path
         if configuration.response_fields:
             self.exchange_started = answering(self.exchange_started, configuration.response_fields)
-        self.exchange_ended: Callable[[TracedExchange], None] = self._end
         if configuration.keep_errors:
             self.exchange_ended = self._end_keeping
+
+    def _native_tracer(self) -> Any:
+        """Return what begins and ends the spans of ordinary exchanges in C."""
+        variable = getattr(self._attach, "__self__", None)
+        return native.Tracer(
+            ids=self._ids,
+            fill=self._ids.fill,
+            slots=self._slots,
+            limits=self._configuration,
+            variable=variable if isinstance(variable, contextvars.ContextVar) else None,
+            attach=self._attach,
+            queue=self._queue,
+            waiting=self._spans,
+            append=self._spans.append,
+            wake=self._queue.wake_sender,
+            refuse=self._queue.refuse,
+            encode=self._encoder.encode,
+            start_otherwise=self._start,
+            end_otherwise=self._end,
+            root=RootSpan,
+            child=ChildSpan,
+            root_kept=self._root_kept,
+            root_left_out=self._root_left_out,
+            bound=self._bound,
+        )
 
     # --- Hooks -------------------------------------------------------------------------------
 
@@ -481,7 +512,7 @@ class Tracing:
 
     def tick(self) -> None:
         """Publish how many spans are open and how many wait; meant for ten times a second."""
-        self._slots[self._figures.live] = self._open
+        self._slots[self._figures.live] = self._open + (0 if self._native is None else self._native.open)
         self._queue.tick()
 
     def flush(self, timeout: float) -> bool:
@@ -493,7 +524,7 @@ class Tracing:
         deadline = monotonic() + timeout
         application = self._application.shutdown_in_background()
         stopped = self._queue.shutdown(timeout)
-        self._slots[self._figures.live] = self._open
+        self._slots[self._figures.live] = self._open + (0 if self._native is None else self._native.open)
         if application is not None:
             application.join(max(deadline - monotonic(), 0.0))
             stopped = stopped and not application.is_alive()

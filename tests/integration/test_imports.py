@@ -116,8 +116,8 @@ PARTS = "import asyncio, click, httptools, json, structlog, sys, uvloop; print(j
     ("arguments", "most"),
     [
         (("--no-access-log",), 82),
-        (("--log-format", "json"), 100),
-        (("--metrics-port", "0", "--log-format", "json"), 108),
+        (("--log-format", "json"), 103),
+        (("--metrics-port", "0", "--log-format", "json"), 111),
     ],
     ids=["off", "access log", "metrics and access log"],
 )

@@ -83,7 +83,7 @@ def image(docker, tmp_path_factory):
             "-d", wheels, f"{wheel}[otlp]")  # fmt: skip
     shutil.copy(ROOT / "deploy/Dockerfile", folder)
     docker("build", "--network=host", "--target", "app", "--build-arg", "PYTHON=3.11", "--build-arg", f"INSTALL={INSTALL}",
-           "-t", "obsserve-demo", folder)  # fmt: skip
+           "--build-arg", "COMPILER=", "-t", "obsserve-demo", folder)  # fmt: skip
     return "obsserve-demo"
 
 

@@ -1,0 +1,36 @@
+"""What every request pays for, in C: its count, its access line, its span.
+
+Optional: without a compiler the package is built without it, and Python does the same more slowly. So each of these has
+its Python twin, which is also the one to read first: `telemetry/metrics.py`, `telemetry/accesslines.py`, `telemetry/tracing.py`
+and `telemetry/spanencoder.py`. Here is only the way of an ordinary exchange whose fragments are known; whatever else there is
+goes to the twin. Everything is called with the interpreter's lock held, by the serving thread.
+
+    exchange.[ch]   what is read of an exchange          counts.c   metrics
+    text.h          putting text and numbers             lines.c    access lines        spans.c   spans
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Any, Final
+
+# Any text but the empty one leaves the part in C aside: to tell whether it is what a fault comes from.
+VARIABLE: Final = "OBSSERVE_PURE_PYTHON"
+
+# What `_native.REVISION` must be; in a checkout it may have been compiled from older sources.
+REVISION: Final = 1
+
+
+def load() -> Any:
+    """Return the part in C; None where it was not built, or is not wanted."""
+    if os.environ.get(VARIABLE):
+        return None
+    try:
+        found = import_module("obsserve.speedups._native")
+    except ImportError:
+        return None
+    return found if found.REVISION == REVISION else None
+
+
+native: Final = load()

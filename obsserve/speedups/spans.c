@@ -1,0 +1,690 @@
+/* Spans of ordinary exchanges. `tracing.py` and `spanencoder.py` say what a span is and holds, and do the same without this.
+
+Rules:
+- No attribute's name stands here: pieces and fragments come from Python.
+- What begins or ends a span here and what does so there may be mixed: they share the queue, the rows and the ids.
+*/
+
+#include "exchange.h"
+#include "text.h"
+
+/* What stands between the numbers of a span. */
+enum { BEFORE_WAITED, BEFORE_QUEUED, BEFORE_EVENT_TIME, ROOT_STATUS, CHILD_STATUS, SPAN_PIECES };
+/* The attributes that are whole numbers; each starts by the length of its number. */
+enum { REQUEST_BODY_SIZE, RESPONSE_BODY_SIZE, CONNECTION_REQUEST, SPAN_NUMBERS };
+#define LONGEST_VARINT 9 /* of what an OTLP integer can hold without a sign */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *answers, *targets, *senders; /* fragments, by what they say */
+    PyObject *pieces, *numbers, *texts;
+    PyObject *clock;
+    Lag lag;
+    PyObject *otherwise;
+    PyObject *root_type, *child_type;
+    Layout view, root, child;
+    Place offset, serial;
+    Memory known_answers, known_senders;
+} Encoder;
+
+static const unsigned char span_wants[] = {
+    VIEW_BEGAN, VIEW_HEAD_DONE, VIEW_APP_STARTED, VIEW_FIRST_BYTE, VIEW_ENDED, VIEW_METHOD, VIEW_SCHEME,
+    VIEW_HTTP_VERSION, VIEW_PARTS, VIEW_ROUTE, VIEW_STATUS, VIEW_FIELDS, VIEW_CONNECTION, VIEW_CONNECTION_REQUEST,
+    VIEW_FORWARDED_CLIENT, VIEW_REQUEST_BODY_SIZE, VIEW_RESPONSE_BODY_SIZE, VIEW_REQUEST_ID, VIEW_NAMES,
+};
+
+static inline int
+varint(unsigned long long number, char *out)
+{
+    int size = 0;
+    while (number >= 0x80) {
+        out[size++] = (char)((number & 0x7f) | 0x80);
+        number >>= 7;
+    }
+    out[size++] = (char)number;
+    return size;
+}
+
+static inline int
+hex_value(unsigned char character)
+{
+    return character >= 'a' ? character - 'a' + 10 : character - '0';
+}
+
+/* Put the bytes of an id; 0 when the text is none. */
+static inline int
+put_id(char **at, PyObject *hexadecimal, Py_ssize_t size)
+{
+    if (!is_ascii(hexadecimal) || PyUnicode_GET_LENGTH(hexadecimal) != 2 * size) {
+        return 0;
+    }
+    const unsigned char *text = PyUnicode_DATA(hexadecimal);
+    for (Py_ssize_t n = 0; n < size; n++) {
+        int high = hex_value(text[2 * n]), low = hex_value(text[2 * n + 1]);
+        if ((high | low) & ~15) {
+            return 0;
+        }
+        *(*at)++ = (char)(high << 4 | low);
+    }
+    return 1;
+}
+
+/* Return the encoded span of an exchange; None when this is not the way for it; NULL with an exception set. */
+static PyObject *
+encode_span(Encoder *self, const Exchange *exchange, const Layout *layout, PyObject *span, int has_parent)
+{
+    PyObject *const *values = exchange->values;
+    PyObject *result = NULL, *trace_hex = NULL, *span_hex = NULL, *parent_hex = NULL, *extras = NULL, *serial = NULL;
+    double offset;
+    if (read_double(&self->offset, self->clock, names.offset, &offset) < 0) {
+        return NULL;
+    }
+    extras = read_attribute(layout, span, names.span, SPAN_EXTRAS);
+    trace_hex = read_attribute(layout, span, names.span, SPAN_TRACE_HEX);
+    span_hex = read_attribute(layout, span, names.span, SPAN_SPAN_HEX);
+    if (extras == NULL || trace_hex == NULL || span_hex == NULL) {
+        goto done;
+    }
+    if (has_parent && (parent_hex = read_attribute(layout, span, names.span, SPAN_PARENT_HEX)) == NULL) {
+        goto done;
+    }
+    if (extras != Py_None) {
+        result = Py_NewRef(Py_None);
+        goto done;
+    }
+    PyObject *host = header(exchange, names.host);
+    PyObject *agent = host == NULL ? NULL : header(exchange, names.user_agent);
+    serial = agent == NULL ? NULL : read_place(&self->serial, values[VIEW_CONNECTION], names.serial);
+    if (serial == NULL) {
+        goto done;
+    }
+    PyObject *const answer_key[] = {
+        values[VIEW_METHOD], values[VIEW_SCHEME], values[VIEW_ROUTE], values[VIEW_STATUS], values[VIEW_HTTP_VERSION], host,
+    };
+    PyObject *const sender_key[] = {serial, values[VIEW_FORWARDED_CLIENT], agent};
+    PyObject *answer = look_up(&self->known_answers, self->answers, answer_key, 6);
+    PyObject *sender = answer == NULL ? NULL : look_up(&self->known_senders, self->senders, sender_key, 3);
+    PyObject *target = sender == NULL ? NULL : PyDict_GetItemWithError(self->targets, values[VIEW_PARTS]);
+    PyObject *request_id = values[VIEW_REQUEST_ID];
+    if (target == NULL || !PyBytes_Check(answer) || !PyBytes_Check(sender) || !PyBytes_Check(target) || !is_ascii(request_id)
+        || PyUnicode_GET_LENGTH(request_id) >= PyTuple_GET_SIZE(self->texts)) {
+        result = PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+        goto done;
+    }
+    char content[SPAN_NUMBERS][LONGEST_VARINT];
+    int lengths[SPAN_NUMBERS];
+    PyObject *starts[SPAN_NUMBERS];
+    static const int number_of[SPAN_NUMBERS] = {VIEW_REQUEST_BODY_SIZE, VIEW_RESPONSE_BODY_SIZE, VIEW_CONNECTION_REQUEST};
+    Py_ssize_t size = 512; /* ids, times and numbers */
+    for (int n = 0; n < SPAN_NUMBERS; n++) {
+        long long number = PyLong_AsLongLong(values[number_of[n]]);
+        if (number < 0) {
+            result = PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+            goto done;
+        }
+        lengths[n] = varint(number, content[n]);
+        starts[n] = PyTuple_GET_ITEM(PyTuple_GET_ITEM(self->numbers, n), lengths[n]);
+        size += PyBytes_GET_SIZE(starts[n]);
+    }
+    PyObject *id_start = PyTuple_GET_ITEM(self->texts, PyUnicode_GET_LENGTH(request_id));
+    size += PyBytes_GET_SIZE(id_start) + PyUnicode_GET_LENGTH(request_id);
+    size += PyBytes_GET_SIZE(answer) + PyBytes_GET_SIZE(sender) + PyBytes_GET_SIZE(target);
+    for (int n = 0; n < SPAN_PIECES; n++) {
+        size += PyBytes_GET_SIZE(PyTuple_GET_ITEM(self->pieces, n));
+    }
+    char fixed[4096], *start = size <= (Py_ssize_t)sizeof(fixed) ? fixed : PyMem_Malloc(size);
+    if (start == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+#define PIECE(name) at = put_bytes(at, PyTuple_GET_ITEM(self->pieces, name))
+    const long long nanos = (long long)(offset * 1e9);
+    char *at = put(start, "\x0a\x10", 2);
+    int known = put_id(&at, trace_hex, 16);
+    at = put(at, "\x12\x08", 2);
+    known = known && put_id(&at, span_hex, 8);
+    if (has_parent) {
+        at = put(at, "\x22\x08", 2);
+        known = known && put_id(&at, parent_hex, 8);
+    }
+    if (!known) {
+        result = Py_NewRef(Py_None);
+        goto built;
+    }
+    *at++ = 0x39;
+    at = put_little(at, (unsigned long long)((long long)(exchange->began * 1e9) + nanos));
+    *at++ = 0x41;
+    at = put_little(at, (unsigned long long)((long long)(exchange->ended * 1e9) + nanos));
+    PIECE(BEFORE_WAITED);
+    at = put_double(at, exchange->first_byte - exchange->head_done);
+    PIECE(BEFORE_QUEUED);
+    at = put_double(at, exchange->app_started - exchange->head_done);
+    PIECE(BEFORE_EVENT_TIME);
+    at = put_little(at, (unsigned long long)((long long)(exchange->first_byte * 1e9) + nanos));
+    PIECE(has_parent ? CHILD_STATUS : ROOT_STATUS);
+#undef PIECE
+    at = put_bytes(at, answer);
+    at = put_bytes(at, target);
+    at = put_bytes(at, sender);
+    for (int n = 0; n < SPAN_NUMBERS; n++) {
+        at = put_bytes(at, starts[n]);
+        at = put(at, content[n], lengths[n]);
+    }
+    at = put_bytes(at, id_start);
+    at = put_ascii(at, request_id);
+    result = PyBytes_FromStringAndSize(start, at - start);
+built:
+    if (start != fixed) {
+        PyMem_Free(start);
+    }
+done:
+    Py_XDECREF(serial);
+    Py_XDECREF(extras);
+    Py_XDECREF(trace_hex);
+    Py_XDECREF(span_hex);
+    Py_XDECREF(parent_hex);
+    return result;
+}
+
+PyDoc_STRVAR(encode_doc, "encode(view, span)\n--\n\nReturn the span of an exchange that has ended, encoded, whatever it is.");
+
+static PyObject *
+encoder_encode(Encoder *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "encode takes an exchange and its span");
+        return NULL;
+    }
+    PyObject *view = args[0], *span = args[1];
+    const int is_child = (PyObject *)Py_TYPE(span) == self->child_type;
+    if (is_child || (PyObject *)Py_TYPE(span) == self->root_type) {
+        Layout *layout = is_child ? &self->child : &self->root;
+        if (layout->type == NULL && layout_of_span(layout, Py_TYPE(span)) < 0) {
+            return NULL;
+        }
+        if (is_ordinary(&self->view, view) > 0) {
+            Exchange exchange = {0};
+            PyObject *result = NULL;
+            if (exchange_read(&exchange, &self->view, view, span_wants) == 0) {
+                int lagged = has_lagged(&self->lag, &exchange);
+                if (lagged >= 0) {
+                    result = lagged ? Py_NewRef(Py_None) : encode_span(self, &exchange, layout, span, is_child);
+                }
+            }
+            exchange_release(&exchange);
+            if (result != NULL && result != Py_None) {
+                return result;
+            }
+            Py_XDECREF(result);
+        }
+        PyErr_Clear(); /* whoever encodes it otherwise will meet it again, and tell of it */
+    }
+    return PyObject_Vectorcall(self->otherwise, args, 2, NULL);
+}
+
+static int
+are_bytes(PyObject *tuple, Py_ssize_t count)
+{
+    int fit = PyTuple_CheckExact(tuple) && PyTuple_GET_SIZE(tuple) == count;
+    for (Py_ssize_t n = 0; fit && n < count; n++) {
+        fit = PyBytes_CheckExact(PyTuple_GET_ITEM(tuple, n));
+    }
+    return fit;
+}
+
+static int
+encoder_fill(Encoder *self, PyObject *args, PyObject *keywords)
+{
+    static char *keys[] = {"answers", "targets", "senders", "pieces", "numbers", "texts", "clock", "lag", "otherwise", "root", "child", NULL};
+    PyObject *answers, *targets, *senders, *pieces, *numbers, *texts, *clock, *lag, *otherwise, *root, *child;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "$O!O!O!O!O!O!OOOO!O!", keys, &PyDict_Type, &answers, &PyDict_Type,
+                                     &targets, &PyDict_Type, &senders, &PyTuple_Type, &pieces, &PyTuple_Type, &numbers,
+                                     &PyTuple_Type, &texts, &clock, &lag, &otherwise, &PyType_Type, &root, &PyType_Type,
+                                     &child)) {
+        return -1;
+    }
+    int fit = are_bytes(pieces, SPAN_PIECES) && PyTuple_GET_SIZE(numbers) == SPAN_NUMBERS
+              && are_bytes(texts, PyTuple_GET_SIZE(texts));
+    for (Py_ssize_t n = 0; fit && n < SPAN_NUMBERS; n++) {
+        fit = are_bytes(PyTuple_GET_ITEM(numbers, n), LONGEST_VARINT + 1);
+    }
+    if (!fit) {
+        PyErr_SetString(PyExc_ValueError, "a span has five pieces, three numbers and a text, in bytes");
+        return -1;
+    }
+    hold(&self->answers, answers);
+    hold(&self->targets, targets);
+    hold(&self->senders, senders);
+    hold(&self->pieces, pieces);
+    hold(&self->numbers, numbers);
+    hold(&self->texts, texts);
+    hold(&self->clock, clock);
+    hold(&self->lag.object, lag);
+    hold(&self->otherwise, otherwise);
+    hold(&self->root_type, root);
+    hold(&self->child_type, child);
+    return 0;
+}
+
+static int
+encoder_traverse(Encoder *self, visitproc visit, void *arg)
+{
+    VISIT_EACH(self->answers, self->targets, self->senders, self->clock, self->lag.object, self->otherwise, self->root_type,
+               self->child_type, (PyObject *)self->view.type, (PyObject *)self->root.type, (PyObject *)self->child.type);
+    return 0;
+}
+
+static int
+encoder_clear(Encoder *self)
+{
+    let_go(&self->otherwise);
+    return 0;
+}
+
+static void
+encoder_dealloc(Encoder *self)
+{
+    PyObject_GC_UnTrack(self);
+    Py_CLEAR(self->answers);
+    Py_CLEAR(self->targets);
+    Py_CLEAR(self->senders);
+    Py_CLEAR(self->clock);
+    Py_CLEAR(self->lag.object);
+    Py_CLEAR(self->otherwise);
+    Py_CLEAR(self->root_type);
+    Py_CLEAR(self->child_type);
+    layout_clear(&self->view);
+    layout_clear(&self->root);
+    layout_clear(&self->child);
+    Py_CLEAR(self->offset.type);
+    Py_CLEAR(self->serial.type);
+    Py_CLEAR(self->lag.due.type);
+    Py_CLEAR(self->lag.heartbeat.type);
+    memory_clear(&self->known_answers);
+    memory_clear(&self->known_senders);
+    Py_XDECREF(self->pieces);
+    Py_XDECREF(self->numbers);
+    Py_XDECREF(self->texts);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyObject *
+encoder_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    PyObject *self = type->tp_alloc(type, 0);
+    if (self != NULL && encoder_fill((Encoder *)self, args, keywords) < 0) {
+        Py_CLEAR(self);
+    }
+    return self;
+}
+
+static PyMethodDef encoder_methods[] = {
+    {"encode", (PyCFunction)(void (*)(void))encoder_encode, METH_FASTCALL, encode_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyTypeObject EncoderType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "obsserve.speedups._native.Encoder",
+    .tp_doc = PyDoc_STR("Encodes the spans of exchanges."),
+    .tp_basicsize = sizeof(Encoder),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = encoder_new,
+    .tp_traverse = (traverseproc)encoder_traverse,
+    .tp_clear = (inquiry)encoder_clear,
+    .tp_dealloc = (destructor)encoder_dealloc,
+    .tp_methods = encoder_methods,
+};
+
+/* --- Beginning and end -----------------------------------------------------------------------*/
+
+#define SAMPLED 1
+#define RANDOM 2
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *ids, *fill;      /* the pool of ids, and what fills it */
+    PyObject *slots;           /* memoryview('d') */
+    PyObject *limits;          /* of what the application may set on a span */
+    PyObject *variable, *attach; /* what makes a span the current one: a variable if there is one, else a function */
+    PyObject *queue, *waiting, *append, *wake, *refuse;
+    PyObject *encode;
+    PyObject *start_otherwise, *end_otherwise;
+    PyObject *root_type, *child_type;
+    Py_ssize_t root_kept, root_left_out;
+    int keeps_all;
+    unsigned long long bound;  /* ids below it are kept */
+    Py_ssize_t open;
+    Layout view, root, child;
+    Place room, wake_at;
+} Tracer;
+
+/* Take the last ids out of the pool. Return 0, or -1 with an exception set. */
+static int
+draw(Tracer *self, PyObject **trace_hex, PyObject **span_hex, unsigned long long *lower)
+{
+    if (PyList_GET_SIZE(self->ids) == 0) {
+        PyObject *filled = PyObject_CallNoArgs(self->fill);
+        if (filled == NULL) {
+            return -1;
+        }
+        Py_DECREF(filled);
+    }
+    const Py_ssize_t last = PyList_GET_SIZE(self->ids) - 1;
+    PyObject *drawn = last < 0 ? NULL : PyList_GET_ITEM(self->ids, last);
+    if (drawn == NULL || !PyTuple_CheckExact(drawn) || PyTuple_GET_SIZE(drawn) != 3) {
+        PyErr_SetString(PyExc_TypeError, "the pool holds no ids");
+        return -1;
+    }
+    *lower = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(drawn, 0));
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    *trace_hex = Py_NewRef(PyTuple_GET_ITEM(drawn, 1));
+    *span_hex = Py_NewRef(PyTuple_GET_ITEM(drawn, 2));
+    return PyList_SetSlice(self->ids, last, last + 1, NULL);
+}
+
+/* Make a span the current one of a context that nobody has entered yet; -1 with an exception set. */
+static int
+make_current(Tracer *self, PyObject *context, PyObject *span)
+{
+    if (self->variable == NULL) {
+        PyObject *result = PyObject_CallMethodObjArgs(context, names.run, self->attach, span, NULL);
+        Py_XDECREF(result);
+        return result == NULL ? -1 : 0;
+    }
+    if (PyContext_Enter(context) < 0) {
+        return -1;
+    }
+    PyObject *token = PyContextVar_Set(self->variable, span);
+    int left = PyContext_Exit(context);
+    Py_XDECREF(token);
+    return token == NULL ? -1 : left;
+}
+
+/* Make the span of a request that brings no trace context: NULL with an exception set. */
+static PyObject *
+make_root(Tracer *self, int *kept)
+{
+    PyObject *trace_hex = NULL, *span_hex = NULL, *span = NULL;
+    unsigned long long lower;
+    if (draw(self, &trace_hex, &span_hex, &lower) == 0) {
+        span = PyType_GenericAlloc((PyTypeObject *)self->root_type, 0);
+    }
+    if (span == NULL) {
+        Py_XDECREF(trace_hex);
+        Py_XDECREF(span_hex);
+        return NULL;
+    }
+    *kept = self->keeps_all || lower < self->bound;
+    *slot_of(&self->root, span, SPAN_TRACE_HEX) = trace_hex;
+    *slot_of(&self->root, span, SPAN_SPAN_HEX) = span_hex;
+    *slot_of(&self->root, span, SPAN_FLAGS) = PyLong_FromLong(*kept ? SAMPLED | RANDOM : RANDOM);
+    *slot_of(&self->root, span, SPAN_EXTRAS) = Py_NewRef(Py_None);
+    *slot_of(&self->root, span, SPAN_ENDED) = Py_NewRef(Py_False);
+    *slot_of(&self->root, span, SPAN_LIMITS) = Py_NewRef(self->limits);
+    return span;
+}
+
+PyDoc_STRVAR(start_doc, "start(view)\n--\n\nGive a request its ids and its context, and decide whether its span is kept.");
+
+static PyObject *
+tracer_start(Tracer *self, PyObject *view)
+{
+    if (is_ordinary(&self->view, view) < 0) {
+        return NULL;
+    }
+    PyObject *fields = read_attribute(&self->view, view, names.view, VIEW_FIELDS);
+    if (fields == NULL) {
+        return NULL;
+    }
+    int has_context = PyDict_Contains(fields, names.traceparent);
+    if (has_context == 0) {
+        has_context = PyDict_Contains(fields, names.baggage);
+    }
+    Py_DECREF(fields);
+    if (has_context) {
+        return has_context < 0 ? NULL : PyObject_CallOneArg(self->start_otherwise, view);
+    }
+    Py_ssize_t count;
+    double *slots = slots_of(self->slots, &count);
+    int kept;
+    PyObject *span = slots == NULL ? NULL : make_root(self, &kept);
+    if (span == NULL) {
+        return NULL;
+    }
+    slots[kept ? self->root_kept : self->root_left_out] += 1.0;
+    self->open += kept;
+    PyObject **slot = slot_of(&self->view, view, VIEW_TRACE);
+    int result = 0;
+    if (slot != NULL) {
+        hold(slot, span);
+    } else {
+        result = PyObject_SetAttr(view, names.view[VIEW_TRACE], span);
+    }
+    PyObject *context = result < 0 ? NULL : PyObject_GetAttr(view, names.view[VIEW_CONTEXT]);
+    result = context == NULL ? -1 : context == Py_None ? 0 : make_current(self, context, span);
+    Py_XDECREF(context);
+    Py_DECREF(span);
+    if (result < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static Py_ssize_t
+read_size(Place *place, PyObject *object, PyObject *name)
+{
+    PyObject *value = read_place(place, object, name);
+    if (value == NULL) {
+        return -1;
+    }
+    Py_ssize_t size = PyLong_AsSsize_t(value);
+    Py_DECREF(value);
+    return size;
+}
+
+/* Queue a span that is kept, or refuse it; -1 with an exception set. */
+static int
+queue_span(Tracer *self, PyObject *view, PyObject *span)
+{
+    const Py_ssize_t waiting = PyObject_Size(self->waiting);
+    const Py_ssize_t room = read_size(&self->room, self->queue, names.room);
+    if (waiting < 0 || (room < 0 && PyErr_Occurred())) {
+        return -1;
+    }
+    PyObject *result;
+    if (waiting >= room) {
+        result = PyObject_CallNoArgs(self->refuse);
+    } else {
+        PyObject *const parts[] = {view, span};
+        PyObject *encoded = PyObject_Vectorcall(self->encode, parts, 2, NULL);
+        result = encoded == NULL ? NULL : PyObject_CallOneArg(self->append, encoded);
+        Py_XDECREF(encoded);
+        if (result != NULL) {
+            const Py_ssize_t wake_at = read_size(&self->wake_at, self->queue, names.wake_at);
+            if (wake_at < 0 && PyErr_Occurred()) {
+                Py_CLEAR(result);
+            } else if (waiting + 1 >= wake_at) {
+                Py_SETREF(result, PyObject_CallNoArgs(self->wake));
+            }
+        }
+    }
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+PyDoc_STRVAR(end_doc, "end(view)\n--\n\nQueue the span of an exchange, if it is kept.");
+
+static PyObject *
+tracer_end(Tracer *self, PyObject *view)
+{
+    if (is_ordinary(&self->view, view) < 0) {
+        return NULL;
+    }
+    PyObject *span = read_attribute(&self->view, view, names.view, VIEW_TRACE);
+    if (span == NULL) {
+        return NULL;
+    }
+    PyObject *type = (PyObject *)Py_TYPE(span);
+    const Layout *layout = type == self->root_type ? &self->root : type == self->child_type ? &self->child : NULL;
+    int result = 0;
+    if (layout != NULL) {
+        PyObject *flags = *slot_of(layout, span, SPAN_FLAGS);
+        const long bits = flags == NULL ? 0 : PyLong_AsLong(flags);
+        if (bits & SAMPLED) {
+            self->open--;
+            result = queue_span(self, view, span);
+            if (result == 0) {
+                hold(slot_of(layout, span, SPAN_ENDED), Py_True);
+            }
+        }
+    } else if (span != Py_None) {
+        PyObject *ended = PyObject_CallOneArg(self->end_otherwise, view);
+        Py_XDECREF(ended);
+        result = ended == NULL ? -1 : 0;
+    }
+    Py_DECREF(span);
+    if (result < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static int
+tracer_fill(Tracer *self, PyObject *args, PyObject *keywords)
+{
+    static char *keys[] = {"ids", "fill", "slots", "limits", "variable", "attach", "queue", "waiting", "append", "wake", "refuse",
+                           "encode", "start_otherwise", "end_otherwise", "root", "child", "root_kept", "root_left_out", "bound",
+                           NULL};
+    PyObject *ids, *fill, *slots, *limits, *variable, *attach, *queue, *waiting, *append, *wake, *refuse, *encode,
+        *start_otherwise, *end_otherwise, *root, *child, *bound;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "$OOOOOOOOOOOOOOO!O!nnO!", keys, &ids, &fill, &slots, &limits, &variable,
+                                     &attach, &queue, &waiting, &append, &wake, &refuse, &encode, &start_otherwise,
+                                     &end_otherwise, &PyType_Type, &root, &PyType_Type, &child, &self->root_kept,
+                                     &self->root_left_out, &PyLong_Type, &bound)
+        || !are_slots(slots)) {
+        return -1;
+    }
+    self->bound = PyLong_AsUnsignedLongLong(bound);
+    self->keeps_all = 0;
+    if (PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            return -1;
+        }
+        PyErr_Clear();
+        self->keeps_all = 1; /* 2**64 is above all of them */
+    }
+    Py_ssize_t count;
+    if (slots_of(slots, &count) == NULL || layout_of_span(&self->root, (PyTypeObject *)root) < 0
+        || layout_of_span(&self->child, (PyTypeObject *)child) < 0) {
+        return -1;
+    }
+    int fit = PyList_Check(ids) && (variable == Py_None || PyContextVar_CheckExact(variable)) && self->root_kept >= 0
+              && self->root_kept < count && self->root_left_out >= 0 && self->root_left_out < count
+              && self->child.offsets[SPAN_FLAGS] && self->child.offsets[SPAN_ENDED];
+    for (int n = SPAN_TRACE_HEX; fit && n <= SPAN_LIMITS; n++) {
+        fit = self->root.offsets[n] != 0;
+    }
+    if (!fit) {
+        PyErr_SetString(PyExc_TypeError, "these are not the pool, the rows and the spans of obsserve.telemetry.tracing");
+        return -1;
+    }
+    hold(&self->ids, ids);
+    hold(&self->fill, fill);
+    hold(&self->slots, slots);
+    hold(&self->limits, limits);
+    Py_XSETREF(self->variable, variable == Py_None ? NULL : Py_NewRef(variable));
+    hold(&self->attach, attach);
+    hold(&self->queue, queue);
+    hold(&self->waiting, waiting);
+    hold(&self->append, append);
+    hold(&self->wake, wake);
+    hold(&self->refuse, refuse);
+    hold(&self->encode, encode);
+    hold(&self->start_otherwise, start_otherwise);
+    hold(&self->end_otherwise, end_otherwise);
+    hold(&self->root_type, root);
+    hold(&self->child_type, child);
+    return 0;
+}
+
+static int
+tracer_traverse(Tracer *self, visitproc visit, void *arg)
+{
+    VISIT_EACH(self->ids, self->fill, self->slots, self->limits, self->variable, self->attach, self->queue, self->waiting,
+               self->append, self->wake, self->refuse, self->encode, self->start_otherwise, self->end_otherwise,
+               self->root_type, self->child_type, (PyObject *)self->view.type, (PyObject *)self->root.type,
+               (PyObject *)self->child.type);
+    return 0;
+}
+
+static int
+tracer_clear(Tracer *self)
+{
+    let_go(&self->fill);
+    let_go(&self->attach);
+    let_go(&self->append);
+    let_go(&self->wake);
+    let_go(&self->refuse);
+    let_go(&self->encode);
+    let_go(&self->start_otherwise);
+    let_go(&self->end_otherwise);
+    return 0;
+}
+
+static void
+tracer_dealloc(Tracer *self)
+{
+    PyObject_GC_UnTrack(self);
+    PyObject **const held[] = {
+        &self->ids, &self->fill, &self->slots, &self->limits, &self->variable, &self->attach, &self->queue, &self->waiting,
+        &self->append, &self->wake, &self->refuse, &self->encode, &self->start_otherwise, &self->end_otherwise,
+        &self->root_type, &self->child_type,
+    };
+    for (size_t n = 0; n < sizeof(held) / sizeof(held[0]); n++) {
+        Py_CLEAR(*held[n]);
+    }
+    layout_clear(&self->view);
+    layout_clear(&self->root);
+    layout_clear(&self->child);
+    Py_CLEAR(self->room.type);
+    Py_CLEAR(self->wake_at.type);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyObject *
+tracer_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    PyObject *self = type->tp_alloc(type, 0);
+    if (self != NULL && tracer_fill((Tracer *)self, args, keywords) < 0) {
+        Py_CLEAR(self);
+    }
+    return self;
+}
+
+static PyMethodDef tracer_methods[] = {
+    {"start", (PyCFunction)tracer_start, METH_O, start_doc},
+    {"end", (PyCFunction)tracer_end, METH_O, end_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef tracer_members[] = {
+    {"open", T_PYSSIZET, offsetof(Tracer, open), READONLY, "How many more kept spans it has begun than ended."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyTypeObject TracerType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "obsserve.speedups._native.Tracer",
+    .tp_doc = PyDoc_STR("Begins and ends the spans of exchanges."),
+    .tp_basicsize = sizeof(Tracer),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = tracer_new,
+    .tp_traverse = (traverseproc)tracer_traverse,
+    .tp_clear = (inquiry)tracer_clear,
+    .tp_dealloc = (destructor)tracer_dealloc,
+    .tp_methods = tracer_methods,
+    .tp_members = tracer_members,
+};
