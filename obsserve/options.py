@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PREFIX = "OBSSERVE_"
 UVICORN_PREFIX = "UVICORN_"  # of whoever has just changed the word
 CONFIG_VARIABLE = "OBSSERVE_CONFIG"
+PURE_PYTHON_VARIABLE = "OBSSERVE_PURE_PYTHON"  # what `speedups` reads, which is not imported for its name
 PROJECT_FILE = Path("pyproject.toml")
 OTHER_GROUP = "Configuration"
 # What a flag, a variable and a file can give, besides Python.
@@ -128,7 +129,7 @@ def _read(path: Path, problems: list[Problem], *, must_exist: bool) -> dict[str,
 
 
 def _warnings(environ: Mapping[str, str]) -> Iterable[str]:
-    known = {CONFIG_VARIABLE, *(option.variable for option in SHARED.values())}
+    known = {CONFIG_VARIABLE, PURE_PYTHON_VARIABLE, *(option.variable for option in SHARED.values())}
     for variable in sorted(environ):
         if variable.startswith(PREFIX) and variable not in known:
             yield f"{variable} sets no option; {did_you_mean(variable, known)}"
@@ -252,7 +253,8 @@ An option can be given in four ways, of which the first that gives it counts:
 4. its default.
 
 `obsserve --print-config` prints every value with its origin, `obsserve --check-config` says whether the
-configuration is valid. Times are in seconds and may have a fraction; sizes are in bytes. Where `off` stands in the
+configuration is valid. `OBSSERVE_PURE_PYTHON=1` leaves the part in C aside, which counts, logs and traces ordinary requests
+at half the price: to tell whether a fault comes from it. Times are in seconds and may have a fraction; sizes are in bytes. Where `off` stands in the
 first column, `none` turns the option off too, and so does `None` from Python.
 """
 

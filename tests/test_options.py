@@ -103,7 +103,7 @@ class TestEnvironment:
         assert resolve(OBSSERVE_TIMEOUT_WRITE="off").config().settings.timeout_write is None
 
     def test_an_unknown_variable_is_a_warning(self):
-        resolution = resolve(OBSSERVE_PROT="1", OBSSERVE_CONFIG="", PATH="/bin")
+        resolution = resolve(OBSSERVE_PROT="1", OBSSERVE_CONFIG="", OBSSERVE_PURE_PYTHON="1", PATH="/bin")
         assert resolution.warnings == ("OBSSERVE_PROT sets no option; did you mean OBSSERVE_PORT?",)
         assert not resolution.problems
 

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any, Final
 
 # Any text but the empty one leaves the part in C aside: to tell whether it is what a fault comes from.
-VARIABLE: Final = "OBSSERVE_PURE_PYTHON"
+PURE_PYTHON_VARIABLE: Final = "OBSSERVE_PURE_PYTHON"
 
 # What `_native.REVISION` must be; in a checkout it may have been compiled from older sources.
 REVISION: Final = 1
@@ -24,7 +24,7 @@ REVISION: Final = 1
 
 def load() -> Any:
     """Return the part in C; None where it was not built, or is not wanted."""
-    if os.environ.get(VARIABLE):
+    if os.environ.get(PURE_PYTHON_VARIABLE):
         return None
     try:
         found = import_module("obsserve.speedups._native")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
 
 from obsserve import speedups
+from obsserve.options import PURE_PYTHON_VARIABLE
 from obsserve.telemetry import catalogue, metrics, spanencoder
 from obsserve.telemetry.accesslines import PIECES, Lines
 from obsserve.telemetry.cells import Cells
@@ -30,7 +31,7 @@ SECOND = 1_700_000_000.0
 
 
 def test_it_was_built():
-    if native is None and not os.environ.get(speedups.VARIABLE):
+    if native is None and not os.environ.get(speedups.PURE_PYTHON_VARIABLE):
         missing("the part in C (a compiler, when obsserve was installed)")
 
 
@@ -40,7 +41,7 @@ needs_native = pytest.mark.skipif(native is None, reason="the part in C was not 
 @pytest.mark.parametrize("setting, expected", [("", native is not None), ("1", False)])
 def test_the_variable_leaves_it_aside(setting, expected):
     command = "from obsserve.speedups import native; print(native is not None)"
-    environment = {**os.environ, speedups.VARIABLE: setting}
+    environment = {**os.environ, speedups.PURE_PYTHON_VARIABLE: setting}
     done = subprocess.run(
         [sys.executable, "-c", command],
         env=environment,
@@ -52,9 +53,13 @@ def test_the_variable_leaves_it_aside(setting, expected):
     assert done.stdout.strip() == str(expected)
 
 
+def test_the_variable_is_known_to_the_options():
+    assert PURE_PYTHON_VARIABLE == speedups.PURE_PYTHON_VARIABLE
+
+
 @needs_native
 def test_older_sources_are_left_aside(monkeypatch):
-    monkeypatch.delenv(speedups.VARIABLE, raising=False)
+    monkeypatch.delenv(speedups.PURE_PYTHON_VARIABLE, raising=False)
     assert speedups.load() is native
     monkeypatch.setattr(speedups, "REVISION", native.REVISION + 1)
     assert speedups.load() is None
