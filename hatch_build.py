@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ class SpeedupsHook(BuildHookInterface):
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - the interface's
-        if platform.python_implementation() != "CPython" or os.environ.get("OBSSERVE_PURE_PYTHON"):
+        # It counts on CPython's objects, and on the interpreter's lock.
+        if platform.python_implementation() != "CPython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
+            return
+        if os.environ.get("OBSSERVE_PURE_PYTHON"):
             return
         try:
             built = self._build()

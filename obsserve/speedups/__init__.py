@@ -12,6 +12,7 @@ goes to the twin. Everything is called with the interpreter's lock held, by the 
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 from typing import Any, Final
 
@@ -24,7 +25,10 @@ REVISION: Final = 1
 
 def load() -> Any:
     """Return the part in C; None where it was not built, or is not wanted."""
-    if os.environ.get(PURE_PYTHON_VARIABLE):
+    has_lock = getattr(
+        sys, "_is_gil_enabled", None
+    )  # since CPython 3.13; the part in C counts on the interpreter's lock
+    if os.environ.get(PURE_PYTHON_VARIABLE) or (has_lock is not None and not has_lock()):
         return None
     try:
         found = import_module("obsserve.speedups._native")

@@ -2,6 +2,8 @@
 
 #include "exchange.h"
 
+#include <math.h>
+
 #define MOST_BUCKETS 64
 #define ROW_SLOTS 64 /* STRIDE of cells.py: what a row has */
 
@@ -62,21 +64,27 @@ buckets_take(Buckets *buckets, PyObject *bounds)
 static int
 count_start(Counts *self, PyObject *view)
 {
-    if (is_ordinary(&self->view, view) < 0) {
+    if (know_view(&self->view, view) < 0) {
         return -1;
     }
     Exchange exchange = {0};
     int counted = -1;
     if (exchange_read(&exchange, &self->view, view, start_wants) == 0) {
-        PyObject *slot = look_up(&self->known_begun, self->begun, &exchange.values[VIEW_METHOD], 2); /* method and scheme */
-        Py_ssize_t count, at = slot == NULL ? -1 : PyLong_AsSsize_t(slot);
-        long number = PyLong_AsLong(exchange.values[VIEW_CONNECTION_REQUEST]);
-        double *slots = PyErr_Occurred() ? NULL : slots_of(self->slots, &count);
-        if (slots != NULL) {
-            counted = at >= 0 && at < count && self->reused < count;
-            if (counted) {
-                slots[at] += 1.0;
-                slots[self->reused] += number == 2;
+        PyObject *slot = look_up(&exchange, &self->known_begun, self->begun, &exchange.values[VIEW_METHOD], 2); /* and scheme */
+        PyObject *number = exchange.values[VIEW_CONNECTION_REQUEST];
+        if (slot == NULL || !PyLong_CheckExact(slot) || !PyLong_CheckExact(number)) {
+            counted = PyErr_Occurred() ? -1 : 0;
+        } else {
+            int overflow;
+            const int reused = PyLong_AsLongAndOverflow(number, &overflow) == 2;
+            Py_ssize_t count, at = PyLong_AsSsize_t(slot);
+            double *slots = PyErr_Occurred() ? NULL : slots_of(self->slots, &count);
+            if (slots != NULL) {
+                counted = at >= 0 && at < count && self->reused < count;
+                if (counted) {
+                    slots[at] += 1.0;
+                    slots[self->reused] += reused;
+                }
             }
         }
     }
@@ -97,8 +105,11 @@ exemplar_due(Counts *self, const Exchange *exchange, Py_ssize_t slot)
             return -1;
         }
         PyObject **flags = slot_of(&self->span, trace, SPAN_FLAGS);
-        if (flags != NULL && *flags != NULL && !(PyLong_AsLong(*flags) & 1)) {
-            return 0;
+        if (flags != NULL && *flags != NULL && PyLong_CheckExact(*flags)) {
+            int overflow;
+            if (!(PyLong_AsLongAndOverflow(*flags, &overflow) & 1) && !overflow) {
+                return 0;
+            }
         }
     }
     PyObject *key = PyLong_FromSsize_t(slot);
@@ -110,7 +121,8 @@ exemplar_due(Counts *self, const Exchange *exchange, Py_ssize_t slot)
     if (time == NULL) {
         return PyErr_Occurred() ? -1 : 1;
     }
-    return exchange->ended >= PyFloat_AsDouble(time);
+    const double due = PyFloat_AsDouble(time);
+    return due == -1.0 && PyErr_Occurred() ? -1 : exchange->ended >= due;
 }
 
 /* Return whether an exchange was counted; -1 with an exception set. */
@@ -128,8 +140,13 @@ count_end(Counts *self, PyObject *view)
     }
     PyObject *const *values = exchange.values;
     PyObject *const key[] = {values[VIEW_METHOD], values[VIEW_SCHEME], values[VIEW_STATUS], values[VIEW_ROUTE]};
-    PyObject *found = look_up(&self->known_rows, self->rows, key, 4);
-    Py_ssize_t count, row = found == NULL ? -1 : PyLong_AsSsize_t(found);
+    PyObject *found = look_up(&exchange, &self->known_rows, self->rows, key, 4);
+    if (found == NULL || !PyLong_CheckExact(found) || !PyLong_CheckExact(values[VIEW_REQUEST_BODY_SIZE])
+        || !PyLong_CheckExact(values[VIEW_RESPONSE_BODY_SIZE])) {
+        counted = PyErr_Occurred() ? -1 : 0;
+        goto done;
+    }
+    Py_ssize_t count, row = PyLong_AsSsize_t(found);
     double received = PyLong_AsDouble(values[VIEW_REQUEST_BODY_SIZE]), sent = PyLong_AsDouble(values[VIEW_RESPONSE_BODY_SIZE]);
     double *slots = PyErr_Occurred() ? NULL : slots_of(self->slots, &count);
     if (slots == NULL) {
@@ -148,7 +165,7 @@ count_end(Counts *self, PyObject *view)
     slots[places[DURATION_SUM]] += duration;
     slots[places[FIRST_BYTE_SUM]] += waited;
     slots[places[QUEUE_SUM]] += queued;
-    if (queued <= self->queue.bounds[0] && (bucket == 0 || waited > self->latency.bounds[bucket - 1])) {
+    if (queued <= self->queue.bounds[0] && waited > (bucket ? self->latency.bounds[bucket - 1] : -INFINITY)) {
         slots[bucket] += 1.0;
     } else {
         slots[places[FIRST_BYTE] + bucket_of(&self->latency, waited)] += 1.0;
@@ -236,7 +253,7 @@ counts_traverse(Counts *self, visitproc visit, void *arg)
 {
     VISIT_EACH(self->slots, self->rows, self->begun, self->due, self->note, self->start_otherwise, self->end_otherwise,
                (PyObject *)self->view.type, (PyObject *)self->span.type);
-    return 0;
+    return memory_visit(&self->known_rows, visit, arg) || memory_visit(&self->known_begun, visit, arg);
 }
 
 static int

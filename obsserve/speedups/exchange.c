@@ -27,6 +27,9 @@ names_intern(void)
             return -1;
         }
     }
+    if ((names.zero = PyLong_FromLong(0)) == NULL) {
+        return -1;
+    }
     const struct {
         PyObject **place;
         const char *text;
@@ -53,18 +56,18 @@ names_intern(void)
 
 /* --- Attributes ------------------------------------------------------------------------------*/
 
+/* Return where instances of a class have a slot of this name; 0 when it is none, -1 with an exception set. */
 static Py_ssize_t
 slot_offset(PyTypeObject *type, PyObject *name)
 {
     PyObject *found = PyObject_GetAttr((PyObject *)type, name);
     Py_ssize_t offset = 0;
     if (found == NULL) {
-        PyErr_Clear();
-        return 0;
+        return forget_exception();
     }
-    if (Py_IS_TYPE(found, &PyMemberDescr_Type)) {
-        PyMemberDef *member = ((PyMemberDescrObject *)found)->d_member;
-        if (member->type == T_OBJECT_EX) {
+    if (Py_IS_TYPE(found, &PyMemberDescr_Type) && PyType_IsSubtype(type, PyDescr_TYPE(found))) {
+        const PyMemberDef *member = ((PyMemberDescrObject *)found)->d_member;
+        if (member->type == T_OBJECT_EX && !(member->flags & READONLY)) {
             offset = member->offset;
         }
     }
@@ -75,25 +78,33 @@ slot_offset(PyTypeObject *type, PyObject *name)
 static int
 layout_learn(Layout *layout, PyTypeObject *type, PyObject *const *keys, int count)
 {
+    /* To look an attribute up may run code that comes back here: the layout is changed only when all is known. */
+    Py_ssize_t offsets[VIEW_NAMES];
+    for (int n = 0; n < count; n++) {
+        if ((offsets[n] = slot_offset(type, keys[n])) < 0) {
+            return -1;
+        }
+    }
     if (layout->offsets == NULL && (layout->offsets = PyMem_Calloc(count, sizeof(Py_ssize_t))) == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    for (int n = 0; n < count; n++) {
-        layout->offsets[n] = slot_offset(type, keys[n]);
-    }
-    Py_XSETREF(layout->type, (PyTypeObject *)Py_NewRef(type));
+    memcpy(layout->offsets, offsets, count * sizeof(Py_ssize_t));
+    PyTypeObject *before = layout->type;
+    layout->type = (PyTypeObject *)Py_NewRef(type);
+    Py_XDECREF(before);
     return 0;
 }
 
 int
 layout_of_view(Layout *layout, PyTypeObject *type)
 {
-    if (layout_learn(layout, type, names.view, VIEW_NAMES) < 0) {
+    const Py_ssize_t own_request_id = slot_offset(type, names.own_request_id);
+    if (own_request_id < 0 || layout_learn(layout, type, names.view, VIEW_NAMES) < 0) {
         return -1;
     }
-    if (layout->offsets[VIEW_REQUEST_ID] == 0) {
-        layout->offsets[VIEW_REQUEST_ID] = slot_offset(type, names.own_request_id);
+    if (layout->type == type && layout->offsets[VIEW_REQUEST_ID] == 0) {
+        layout->offsets[VIEW_REQUEST_ID] = own_request_id;
     }
     return 0;
 }
@@ -107,9 +118,11 @@ layout_of_span(Layout *layout, PyTypeObject *type)
 void
 layout_clear(Layout *layout)
 {
-    Py_CLEAR(layout->type);
+    PyTypeObject *type = layout->type;
+    layout->type = NULL;
     PyMem_Free(layout->offsets);
     layout->offsets = NULL;
+    Py_XDECREF(type);
 }
 
 static inline int
@@ -126,11 +139,17 @@ as_double(PyObject *value, double *number)
 PyObject *
 read_place(Place *place, PyObject *object, PyObject *name)
 {
+    Py_ssize_t offset = place->offset;
     if (Py_TYPE(object) != place->type) {
-        place->offset = slot_offset(Py_TYPE(object), name);
-        Py_XSETREF(place->type, (PyTypeObject *)Py_NewRef(Py_TYPE(object)));
+        if ((offset = slot_offset(Py_TYPE(object), name)) < 0) {
+            return NULL;
+        }
+        PyTypeObject *before = place->type;
+        place->type = (PyTypeObject *)Py_NewRef(Py_TYPE(object));
+        place->offset = offset;
+        Py_XDECREF(before);
     }
-    PyObject *value = place->offset ? *(PyObject **)((char *)object + place->offset) : NULL;
+    PyObject *value = offset ? *(PyObject **)((char *)object + offset) : NULL;
     return value != NULL ? Py_NewRef(value) : PyObject_GetAttr(object, name);
 }
 
@@ -151,7 +170,7 @@ read_double(Place *place, PyObject *object, PyObject *name, double *number)
 int
 is_ordinary(Layout *layout, PyObject *view)
 {
-    if (Py_TYPE(view) != layout->type && layout_of_view(layout, Py_TYPE(view)) < 0) {
+    if (know_view(layout, view) < 0) {
         return -1;
     }
     PyObject *ordinary = read_attribute(layout, view, names.view, VIEW_ORDINARY);
@@ -199,10 +218,13 @@ exchange_release(Exchange *exchange)
     for (int n = 0; n < VIEW_NAMES; n++) {
         Py_XDECREF(exchange->values[n]);
     }
+    for (int n = 0; n < exchange->kept_count; n++) {
+        Py_XDECREF(exchange->kept[n]);
+    }
 }
 
 PyObject *
-header(const Exchange *exchange, PyObject *name)
+header(Exchange *exchange, PyObject *name)
 {
     PyObject *fields = exchange->values[VIEW_FIELDS];
     if (!PyDict_Check(fields)) {
@@ -210,7 +232,10 @@ header(const Exchange *exchange, PyObject *name)
         return NULL;
     }
     PyObject *value = PyDict_GetItemWithError(fields, name);
-    return value == NULL && !PyErr_Occurred() ? Py_None : value;
+    if (value == NULL) {
+        return PyErr_Occurred() ? NULL : Py_None;
+    }
+    return keep(exchange, Py_NewRef(value));
 }
 
 int
@@ -271,7 +296,7 @@ number_of(PyObject *part)
 }
 
 PyObject *
-look_up(Memory *memory, PyObject *dict, PyObject *const *parts, Py_ssize_t count)
+look_up(Exchange *exchange, Memory *memory, PyObject *dict, PyObject *const *parts, Py_ssize_t count)
 {
     size_t mixed = 0;
     for (Py_ssize_t n = 0; n < count; n++) {
@@ -284,8 +309,8 @@ look_up(Memory *memory, PyObject *dict, PyObject *const *parts, Py_ssize_t count
         while (n < count && is_same(PyTuple_GET_ITEM(key, n), parts[n])) {
             n++;
         }
-        if (n == count) {
-            return memory->entries[place].value;
+        if (n == count && count == PyTuple_GET_SIZE(key)) {
+            return keep(exchange, Py_NewRef(memory->entries[place].value));
         }
     }
     if ((key = PyTuple_New(count)) == NULL) {
@@ -296,11 +321,25 @@ look_up(Memory *memory, PyObject *dict, PyObject *const *parts, Py_ssize_t count
     }
     PyObject *found = PyDict_GetItemWithError(dict, key);
     if (found != NULL) {
-        hold(&memory->entries[place].value, found);
-        hold(&memory->entries[place].key, key);
+        keep(exchange, Py_NewRef(found));
+        PyObject *key_before = memory->entries[place].key, *value_before = memory->entries[place].value;
+        memory->entries[place].key = Py_NewRef(key);
+        memory->entries[place].value = Py_NewRef(found);
+        Py_XDECREF(key_before);
+        Py_XDECREF(value_before);
     }
     Py_DECREF(key);
     return found;
+}
+
+int
+memory_visit(const Memory *memory, visitproc visit, void *arg)
+{
+    for (int n = 0; n < REMEMBERED; n++) {
+        Py_VISIT(memory->entries[n].key);
+        Py_VISIT(memory->entries[n].value);
+    }
+    return 0;
 }
 
 void

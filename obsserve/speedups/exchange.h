@@ -34,6 +34,7 @@ typedef struct {
     PyObject *view[VIEW_NAMES], *span[SPAN_NAMES];
     PyObject *offset, *due, *heartbeat, *serial, *log_fragment, *max_between, *room, *wake_at, *run;
     PyObject *own_request_id; /* an exchange keeps its id behind a property, which makes one when there is none yet */
+    PyObject *zero;
     PyObject *host, *user_agent, *traceparent, *baggage; /* header fields */
 } Names;
 
@@ -47,11 +48,12 @@ int layout_of_view(Layout *layout, PyTypeObject *type);
 int layout_of_span(Layout *layout, PyTypeObject *type);
 void layout_clear(Layout *layout);
 
-/* Return the place of a slot that is set; NULL where the attribute has to be asked for. */
+/* Return the place of a slot; NULL where the attribute has to be asked for. Code of others may run between two reads, and
+have the layout learned of another class: so each of them looks. */
 static inline PyObject **
 slot_of(const Layout *layout, PyObject *object, int name)
 {
-    Py_ssize_t offset = layout->offsets[name];
+    const Py_ssize_t offset = Py_TYPE(object) == layout->type ? layout->offsets[name] : 0;
     return offset ? (PyObject **)((char *)object + offset) : NULL;
 }
 
@@ -63,12 +65,33 @@ read_attribute(const Layout *layout, PyObject *object, PyObject *const *keys, in
     return slot != NULL && *slot != NULL ? Py_NewRef(*slot) : PyObject_GetAttr(object, keys[name]);
 }
 
+#define MOST_KEPT 8
+
 typedef struct {
     PyObject *values[VIEW_NAMES];
     double began, head_done, body_done, app_started, response_started, first_byte, ended;
+    /* What was found for it: held until it is released, whatever becomes of the dict that it was found in. */
+    PyObject *kept[MOST_KEPT];
+    int kept_count;
 } Exchange;
 
-/* Return whether an exchange is ordinary; -1 with an exception set. From then on its class is known. */
+/* Keep a new reference, NULL for none, and return it borrowed. */
+static inline PyObject *
+keep(Exchange *exchange, PyObject *found)
+{
+    assert(exchange->kept_count < MOST_KEPT);
+    exchange->kept[exchange->kept_count++] = found;
+    return found;
+}
+
+/* Learn the class of an exchange; -1 with an exception set. */
+static inline int
+know_view(Layout *layout, PyObject *view)
+{
+    return Py_TYPE(view) == layout->type ? 0 : layout_of_view(layout, Py_TYPE(view));
+}
+
+/* Return whether an exchange is ordinary, and learn its class; -1 with an exception set. */
 int is_ordinary(Layout *layout, PyObject *view);
 
 /* Read the attributes of these numbers, up to VIEW_NAMES, those of times also as numbers; -1 with an exception set. The
@@ -76,8 +99,8 @@ exchange was all zeros, and is to be released in any case. */
 int exchange_read(Exchange *exchange, const Layout *layout, PyObject *view, const unsigned char *wanted);
 void exchange_release(Exchange *exchange);
 
-/* Return the value of a header field, None where there is none, borrowed; NULL with an exception set. */
-PyObject *header(const Exchange *exchange, PyObject *name);
+/* Return the value of a header field, None where there is none, kept; NULL with an exception set. */
+PyObject *header(Exchange *exchange, PyObject *name);
 
 /* --- Single attributes ---*/
 
@@ -105,15 +128,17 @@ typedef struct {
     } entries[REMEMBERED];
 } Memory;
 
-/* Return the item of a dict under a key of these parts, borrowed; NULL where there is none, or with an exception set. */
-PyObject *look_up(Memory *memory, PyObject *dict, PyObject *const *parts, Py_ssize_t count);
+/* Return the item of a dict under a key of these parts, kept; NULL where there is none, or with an exception set. */
+PyObject *look_up(Exchange *exchange, Memory *memory, PyObject *dict, PyObject *const *parts, Py_ssize_t count);
+int memory_visit(const Memory *memory, visitproc visit, void *arg);
 void memory_clear(Memory *memory);
 
 /* Return the numbers of a memoryview('d') and how many they are; NULL with an exception set when it was released. */
 static inline double *
 slots_of(PyObject *view, Py_ssize_t *count)
 {
-    if (((PyMemoryViewObject *)view)->flags & _Py_MEMORYVIEW_RELEASED) {
+    const PyMemoryViewObject *memory = (PyMemoryViewObject *)view;
+    if (memory->flags & _Py_MEMORYVIEW_RELEASED || memory->mbuf->flags & _Py_MANAGED_BUFFER_RELEASED) {
         PyErr_SetString(PyExc_ValueError, "the region is closed");
         return NULL;
     }
@@ -141,6 +166,17 @@ int has_lagged(Lag *lag, const Exchange *exchange);
             Py_VISIT(held[n]);                                           \
         }                                                                \
     } while (0)
+
+/* Forget an exception that somebody else will meet again, and tell of; -1 when it is none to be forgotten. */
+static inline int
+forget_exception(void)
+{
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception)) {
+        return -1; /* an interrupt, or the end of the interpreter */
+    }
+    PyErr_Clear();
+    return 0;
+}
 
 /* Take a reference into a place that may have held another. */
 static inline void

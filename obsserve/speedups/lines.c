@@ -135,20 +135,13 @@ trace_release(Trace *trace)
 
 /* Write the line of an ordinary exchange. Return 1, 0 when this is not the way for it, -1 with an exception set. */
 static int
-write_line(Lines *self, const Exchange *exchange, const Trace *trace)
+write_line(Lines *self, Exchange *exchange, const Trace *trace)
 {
     PyObject *const *values = exchange->values;
     const double began = exchange->began, ended = exchange->ended;
-    double offset;
-    if (read_double(&self->offset, self->clock, names.offset, &offset) < 0) {
-        return -1;
-    }
-    const double fraction = in_micros(offset + ended - self->second);
     const double duration = in_micros(ended - began);
-    const double start = fraction - duration;
     unsigned long long total, queued, served;
-    if (start < 0.0 || !(fraction < 1e6) || !whole_micros(duration, &total)
-        || !whole_micros(in_micros(exchange->app_started - began), &queued)
+    if (!whole_micros(duration, &total) || !whole_micros(in_micros(exchange->app_started - began), &queued)
         || !whole_micros(in_micros(exchange->response_started - exchange->app_started), &served)) {
         return 0;
     }
@@ -161,32 +154,38 @@ write_line(Lines *self, const Exchange *exchange, const Trace *trace)
         values[VIEW_METHOD], values[VIEW_PARTS], values[VIEW_ROUTE], values[VIEW_STATUS],
         self->version, values[VIEW_FORWARDED_SCHEME], host,
     };
-    PyObject *request = look_up(&self->known_requests, self->requests, request_key, 7);
+    PyObject *request = look_up(exchange, &self->known_requests, self->requests, request_key, 7);
     if (!is_ascii(request)) {
         return PyErr_Occurred() ? -1 : 0;
     }
     PyObject *const sizes_key[] = {
         values[VIEW_REQUEST_BODY_SIZE], values[VIEW_RESPONSE_BODY_SIZE], values[VIEW_REQUEST_SIZE], values[VIEW_RESPONSE_SIZE],
     };
-    PyObject *sizes = look_up(&self->known_sizes, self->sizes, sizes_key, 4);
+    PyObject *sizes = look_up(exchange, &self->known_sizes, self->sizes, sizes_key, 4);
     if (!is_ascii(sizes)) {
         return PyErr_Occurred() ? -1 : 0;
     }
-    PyObject *serial = read_place(&self->serial, values[VIEW_CONNECTION], names.serial);
+    PyObject *serial = keep(exchange, read_place(&self->serial, values[VIEW_CONNECTION], names.serial));
     if (serial == NULL) {
         return -1;
     }
     PyObject *const sender_key[] = {serial, values[VIEW_FORWARDED_CLIENT], values[VIEW_FORWARDED_TRUSTED], agent};
-    PyObject *sender = look_up(&self->known_senders, self->senders, sender_key, 4);
-    Py_DECREF(serial);
+    PyObject *sender = look_up(exchange, &self->known_senders, self->senders, sender_key, 4);
     if (sender == NULL || !PyTuple_CheckExact(sender) || PyTuple_GET_SIZE(sender) != 3) {
         return PyErr_Occurred() ? -1 : 0;
     }
     PyObject *client = PyTuple_GET_ITEM(sender, 0), *about = PyTuple_GET_ITEM(sender, 1),
              *listener = PyTuple_GET_ITEM(sender, 2), *request_id = values[VIEW_REQUEST_ID];
     unsigned long long number = PyLong_AsUnsignedLongLong(values[VIEW_CONNECTION_REQUEST]);
-    if (PyErr_Occurred()) {
+    double offset;
+    if (PyErr_Occurred() || read_double(&self->offset, self->clock, names.offset, &offset) < 0) {
         return -1;
+    }
+    /* From here on nobody else's code runs: the second and its text belong together. */
+    const double fraction = in_micros(offset + ended - self->second);
+    const double start = fraction - duration;
+    if (!(start >= 0.0) || !(fraction < 1e6)) {
+        return 0;
     }
     if (!is_ascii(client) || !is_ascii(about) || !is_ascii(listener) || !is_ascii(request_id)
         || (trace->fragment != NULL && !is_ascii(trace->fragment))
@@ -254,14 +253,14 @@ lines_try(Lines *self, PyObject *view)
     }
     Exchange exchange = {0};
     Trace trace = {0};
-    int written = -1;
+    int written = -1, overflow;
     if (exchange_read(&exchange, &self->view, view, line_wants) < 0) {
         goto done;
     }
     PyObject *status = exchange.values[VIEW_STATUS];
     if (!(exchange.began == exchange.head_done && exchange.began == exchange.body_done
           && exchange.first_byte == exchange.ended)
-        || !PyLong_CheckExact(status) || PyLong_AsLong(status) >= 400) {
+        || !PyLong_CheckExact(status) || PyLong_AsLongAndOverflow(status, &overflow) >= 400 || overflow) {
         written = 0;
         goto done;
     }
@@ -294,8 +293,8 @@ static PyObject *
 lines_write(Lines *self, PyObject *view)
 {
     int written = lines_try(self, view);
-    if (written < 0) {
-        PyErr_Clear(); /* whoever renders it otherwise will meet it again, and tell of it */
+    if (written < 0 && forget_exception() < 0) {
+        return NULL;
     }
     return written > 0 ? lines_counted(self) : PyObject_CallOneArg(self->otherwise, view);
 }
@@ -314,9 +313,10 @@ lines_add(Lines *self, PyObject *line)
     }
     put_ascii(self->text.start + self->text.used, line);
     self->text.used += PyUnicode_GET_LENGTH(line);
+    const Py_ssize_t number = self->count + 1;
     PyObject *result = lines_counted(self);
     Py_XDECREF(result);
-    return result == NULL ? NULL : PyLong_FromSsize_t(self->count);
+    return result == NULL ? NULL : PyLong_FromSsize_t(number);
 }
 
 PyDoc_STRVAR(take_doc, "take()\n--\n\nReturn the lines that wait, and how many they are; none wait afterwards.");
@@ -324,11 +324,13 @@ PyDoc_STRVAR(take_doc, "take()\n--\n\nReturn the lines that wait, and how many t
 static PyObject *
 lines_take(Lines *self, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *taken = Py_BuildValue("(y#n)", self->text.start ? self->text.start : "", self->text.used, self->count);
-    if (taken != NULL) {
-        self->text.used = self->count = 0;
+    PyObject *text = PyBytes_FromStringAndSize(self->text.start ? self->text.start : "", self->text.used);
+    if (text == NULL) {
+        return NULL;
     }
-    return taken;
+    const Py_ssize_t count = self->count;
+    self->text.used = self->count = 0; /* before anything is made that may start a collection, which may add lines */
+    return Py_BuildValue("(Nn)", text, count);
 }
 
 PyDoc_STRVAR(turn_doc,
@@ -390,8 +392,10 @@ static int
 lines_traverse(Lines *self, visitproc visit, void *arg)
 {
     VISIT_EACH(self->requests, self->senders, self->sizes, self->clock, self->lag.object, self->otherwise, self->full,
-               (PyObject *)self->view.type, (PyObject *)self->span.type);
-    return 0;
+               (PyObject *)self->view.type, (PyObject *)self->span.type, (PyObject *)self->offset.type,
+               (PyObject *)self->serial.type, (PyObject *)self->lag.due.type, (PyObject *)self->lag.heartbeat.type);
+    return memory_visit(&self->known_requests, visit, arg) || memory_visit(&self->known_senders, visit, arg)
+           || memory_visit(&self->known_sizes, visit, arg);
 }
 
 static int

@@ -48,7 +48,10 @@ varint(unsigned long long number, char *out)
 static inline int
 hex_value(unsigned char character)
 {
-    return character >= 'a' ? character - 'a' + 10 : character - '0';
+    if (character >= '0' && character <= '9') {
+        return character - '0';
+    }
+    return character >= 'a' && character <= 'f' ? character - 'a' + 10 : 16;
 }
 
 /* Put the bytes of an id; 0 when the text is none. */
@@ -69,16 +72,23 @@ put_id(char **at, PyObject *hexadecimal, Py_ssize_t size)
     return 1;
 }
 
+/* Turn seconds into whole nanoseconds; 0 for what two of could be too many, or is no number. */
+static inline int
+whole_nanos(double seconds, long long *nanos)
+{
+    if (!(seconds >= 0.0 && seconds < 4.6e9)) {
+        return 0;
+    }
+    *nanos = (long long)(seconds * 1e9);
+    return 1;
+}
+
 /* Return the encoded span of an exchange; None when this is not the way for it; NULL with an exception set. */
 static PyObject *
-encode_span(Encoder *self, const Exchange *exchange, const Layout *layout, PyObject *span, int has_parent)
+encode_span(Encoder *self, Exchange *exchange, const Layout *layout, PyObject *span, int has_parent)
 {
     PyObject *const *values = exchange->values;
-    PyObject *result = NULL, *trace_hex = NULL, *span_hex = NULL, *parent_hex = NULL, *extras = NULL, *serial = NULL;
-    double offset;
-    if (read_double(&self->offset, self->clock, names.offset, &offset) < 0) {
-        return NULL;
-    }
+    PyObject *result = NULL, *trace_hex = NULL, *span_hex = NULL, *parent_hex = NULL, *extras = NULL;
     extras = read_attribute(layout, span, names.span, SPAN_EXTRAS);
     trace_hex = read_attribute(layout, span, names.span, SPAN_TRACE_HEX);
     span_hex = read_attribute(layout, span, names.span, SPAN_SPAN_HEX);
@@ -94,7 +104,7 @@ encode_span(Encoder *self, const Exchange *exchange, const Layout *layout, PyObj
     }
     PyObject *host = header(exchange, names.host);
     PyObject *agent = host == NULL ? NULL : header(exchange, names.user_agent);
-    serial = agent == NULL ? NULL : read_place(&self->serial, values[VIEW_CONNECTION], names.serial);
+    PyObject *serial = agent == NULL ? NULL : keep(exchange, read_place(&self->serial, values[VIEW_CONNECTION], names.serial));
     if (serial == NULL) {
         goto done;
     }
@@ -102,13 +112,24 @@ encode_span(Encoder *self, const Exchange *exchange, const Layout *layout, PyObj
         values[VIEW_METHOD], values[VIEW_SCHEME], values[VIEW_ROUTE], values[VIEW_STATUS], values[VIEW_HTTP_VERSION], host,
     };
     PyObject *const sender_key[] = {serial, values[VIEW_FORWARDED_CLIENT], agent};
-    PyObject *answer = look_up(&self->known_answers, self->answers, answer_key, 6);
-    PyObject *sender = answer == NULL ? NULL : look_up(&self->known_senders, self->senders, sender_key, 3);
+    PyObject *answer = look_up(exchange, &self->known_answers, self->answers, answer_key, 6);
+    PyObject *sender = answer == NULL ? NULL : look_up(exchange, &self->known_senders, self->senders, sender_key, 3);
     PyObject *target = sender == NULL ? NULL : PyDict_GetItemWithError(self->targets, values[VIEW_PARTS]);
+    keep(exchange, Py_XNewRef(target));
     PyObject *request_id = values[VIEW_REQUEST_ID];
     if (target == NULL || !PyBytes_Check(answer) || !PyBytes_Check(sender) || !PyBytes_Check(target) || !is_ascii(request_id)
         || PyUnicode_GET_LENGTH(request_id) >= PyTuple_GET_SIZE(self->texts)) {
         result = PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+        goto done;
+    }
+    double offset;
+    long long nanos, began, ended, first;
+    if (read_double(&self->offset, self->clock, names.offset, &offset) < 0) {
+        goto done;
+    }
+    if (!whole_nanos(offset, &nanos) || !whole_nanos(exchange->began, &began) || !whole_nanos(exchange->ended, &ended)
+        || !whole_nanos(exchange->first_byte, &first)) {
+        result = Py_NewRef(Py_None);
         goto done;
     }
     char content[SPAN_NUMBERS][LONGEST_VARINT];
@@ -138,7 +159,6 @@ encode_span(Encoder *self, const Exchange *exchange, const Layout *layout, PyObj
         goto done;
     }
 #define PIECE(name) at = put_bytes(at, PyTuple_GET_ITEM(self->pieces, name))
-    const long long nanos = (long long)(offset * 1e9);
     char *at = put(start, "\x0a\x10", 2);
     int known = put_id(&at, trace_hex, 16);
     at = put(at, "\x12\x08", 2);
@@ -152,15 +172,15 @@ encode_span(Encoder *self, const Exchange *exchange, const Layout *layout, PyObj
         goto built;
     }
     *at++ = 0x39;
-    at = put_little(at, (unsigned long long)((long long)(exchange->began * 1e9) + nanos));
+    at = put_little(at, began + nanos);
     *at++ = 0x41;
-    at = put_little(at, (unsigned long long)((long long)(exchange->ended * 1e9) + nanos));
+    at = put_little(at, ended + nanos);
     PIECE(BEFORE_WAITED);
     at = put_double(at, exchange->first_byte - exchange->head_done);
     PIECE(BEFORE_QUEUED);
     at = put_double(at, exchange->app_started - exchange->head_done);
     PIECE(BEFORE_EVENT_TIME);
-    at = put_little(at, (unsigned long long)((long long)(exchange->first_byte * 1e9) + nanos));
+    at = put_little(at, first + nanos);
     PIECE(has_parent ? CHILD_STATUS : ROOT_STATUS);
 #undef PIECE
     at = put_bytes(at, answer);
@@ -178,7 +198,6 @@ built:
         PyMem_Free(start);
     }
 done:
-    Py_XDECREF(serial);
     Py_XDECREF(extras);
     Py_XDECREF(trace_hex);
     Py_XDECREF(span_hex);
@@ -217,7 +236,9 @@ encoder_encode(Encoder *self, PyObject *const *args, Py_ssize_t count)
             }
             Py_XDECREF(result);
         }
-        PyErr_Clear(); /* whoever encodes it otherwise will meet it again, and tell of it */
+        if (forget_exception() < 0) {
+            return NULL;
+        }
     }
     return PyObject_Vectorcall(self->otherwise, args, 2, NULL);
 }
@@ -270,8 +291,10 @@ static int
 encoder_traverse(Encoder *self, visitproc visit, void *arg)
 {
     VISIT_EACH(self->answers, self->targets, self->senders, self->clock, self->lag.object, self->otherwise, self->root_type,
-               self->child_type, (PyObject *)self->view.type, (PyObject *)self->root.type, (PyObject *)self->child.type);
-    return 0;
+               self->child_type, (PyObject *)self->view.type, (PyObject *)self->root.type, (PyObject *)self->child.type,
+               (PyObject *)self->offset.type, (PyObject *)self->serial.type, (PyObject *)self->lag.due.type,
+               (PyObject *)self->lag.heartbeat.type);
+    return memory_visit(&self->known_answers, visit, arg) || memory_visit(&self->known_senders, visit, arg);
 }
 
 static int
@@ -432,14 +455,14 @@ PyDoc_STRVAR(start_doc, "start(view)\n--\n\nGive a request its ids and its conte
 static PyObject *
 tracer_start(Tracer *self, PyObject *view)
 {
-    if (is_ordinary(&self->view, view) < 0) {
+    if (know_view(&self->view, view) < 0) {
         return NULL;
     }
     PyObject *fields = read_attribute(&self->view, view, names.view, VIEW_FIELDS);
     if (fields == NULL) {
         return NULL;
     }
-    int has_context = PyDict_Contains(fields, names.traceparent);
+    int has_context = PyDict_Check(fields) ? PyDict_Contains(fields, names.traceparent) : 1;
     if (has_context == 0) {
         has_context = PyDict_Contains(fields, names.baggage);
     }
@@ -447,11 +470,12 @@ tracer_start(Tracer *self, PyObject *view)
     if (has_context) {
         return has_context < 0 ? NULL : PyObject_CallOneArg(self->start_otherwise, view);
     }
-    Py_ssize_t count;
-    double *slots = slots_of(self->slots, &count);
     int kept;
-    PyObject *span = slots == NULL ? NULL : make_root(self, &kept);
-    if (span == NULL) {
+    PyObject *span = make_root(self, &kept);
+    Py_ssize_t count;
+    double *slots = span == NULL ? NULL : slots_of(self->slots, &count); /* only now: to make it may have run other code */
+    if (slots == NULL) {
+        Py_XDECREF(span);
         return NULL;
     }
     slots[kept ? self->root_kept : self->root_left_out] += 1.0;
@@ -520,7 +544,7 @@ PyDoc_STRVAR(end_doc, "end(view)\n--\n\nQueue the span of an exchange, if it is 
 static PyObject *
 tracer_end(Tracer *self, PyObject *view)
 {
-    if (is_ordinary(&self->view, view) < 0) {
+    if (know_view(&self->view, view) < 0) {
         return NULL;
     }
     PyObject *span = read_attribute(&self->view, view, names.view, VIEW_TRACE);
@@ -533,7 +557,9 @@ tracer_end(Tracer *self, PyObject *view)
     if (layout != NULL) {
         PyObject *flags = *slot_of(layout, span, SPAN_FLAGS);
         const long bits = flags == NULL ? 0 : PyLong_AsLong(flags);
-        if (bits & SAMPLED) {
+        if (bits == -1 && PyErr_Occurred()) {
+            result = -1;
+        } else if (bits & SAMPLED) {
             self->open--;
             result = queue_span(self, view, span);
             if (result == 0) {
@@ -581,7 +607,7 @@ tracer_fill(Tracer *self, PyObject *args, PyObject *keywords)
         || layout_of_span(&self->child, (PyTypeObject *)child) < 0) {
         return -1;
     }
-    int fit = PyList_Check(ids) && (variable == Py_None || PyContextVar_CheckExact(variable)) && self->root_kept >= 0
+    int fit = PyList_Check(ids) && !(self->keeps_all && PyObject_RichCompareBool(bound, names.zero, Py_LT)) && (variable == Py_None || PyContextVar_CheckExact(variable)) && self->root_kept >= 0
               && self->root_kept < count && self->root_left_out >= 0 && self->root_left_out < count
               && self->child.offsets[SPAN_FLAGS] && self->child.offsets[SPAN_ENDED];
     for (int n = SPAN_TRACE_HEX; fit && n <= SPAN_LIMITS; n++) {
@@ -616,7 +642,7 @@ tracer_traverse(Tracer *self, visitproc visit, void *arg)
     VISIT_EACH(self->ids, self->fill, self->slots, self->limits, self->variable, self->attach, self->queue, self->waiting,
                self->append, self->wake, self->refuse, self->encode, self->start_otherwise, self->end_otherwise,
                self->root_type, self->child_type, (PyObject *)self->view.type, (PyObject *)self->root.type,
-               (PyObject *)self->child.type);
+               (PyObject *)self->child.type, (PyObject *)self->room.type, (PyObject *)self->wake_at.type);
     return 0;
 }
 

@@ -1,9 +1,11 @@
 """The part in C does what its twins in Python do, and nothing that a client or an application does makes it crash."""
 
 import contextvars
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -649,6 +651,157 @@ class TestTracer:
             tracer(self.queue, bytearray(8), self.others)
         with pytest.raises(TypeError):
             tracer(self.queue, self.slots, self.others, root=Queue)
+
+
+@needs_native
+@settings(max_examples=200)
+@given(
+    st.dictionaries(st.sampled_from([*NAMES, "_request_id"]), ODD, max_size=3),
+    st.dictionaries(st.sampled_from(["trace_hex", "span_hex", "flags", "extras", "ended"]), ODD, max_size=2),
+)
+def test_whatever_an_exchange_and_its_span_say(facts, changes):
+    queue, others = Queue(), []
+    made, _ = tracer(queue, memoryview(bytearray(64)).cast("d"), others)
+    view = SlottedExchange(context=contextvars.Context())
+    for step in (made.start, made.end):
+        for name, value in facts.items():
+            setattr(view, name, value)
+        if isinstance(view.trace, RootSpan):
+            for name, value in changes.items():
+                setattr(view.trace, name, value)
+        try:
+            step(view)
+        except Exception as fault:  # noqa: BLE001 - the observer is turned off
+            assert not isinstance(fault, SystemError)
+
+
+# --- Code of others in between ------------------------------------------------------------------
+
+
+@needs_native
+class TestOthersInBetween:
+    """Attributes may be properties, and a collection may run anything."""
+
+    def test_an_exchange_of_another_class(self):
+        rig = Rig(native.Lines)
+
+        @dataclass(slots=True)
+        class Small:
+            ordinary: bool = False
+
+        class Nested(SlottedExchange):
+            __slots__ = ()
+
+            @property
+            def forwarded_client(self):
+                rig.lines.write(Small())
+
+            @forwarded_client.setter
+            def forwarded_client(self, value): ...
+
+        plain = SlottedExchange()
+        rig.know(plain)
+        rig.lines.write(Nested())
+        assert [type(view) for view in rig.others] == [Small]
+        assert rig.lines.take() == Rig(native.Lines).write(plain)
+
+    def test_fragments_that_are_emptied_meanwhile(self):
+        rig = Rig(native.Lines)
+
+        class Connection:
+            @property
+            def serial(self):
+                for other in range(200):  # of what was remembered, nothing is left
+                    view = SlottedExchange(method=f"M{other}", request_size=other)
+                    rig.know(view)
+                    rig.lines.write(view)
+                rig.requests.clear()
+                rig.sizes.clear()
+                return 7
+
+        view = SlottedExchange(connection=Connection())
+        rig.know(SlottedExchange())
+        rig.lines.write(view)
+        rig.lines.write(view)
+        assert b'"GET"' in b"".join([data for data, _ in rig.taken] + [rig.lines.take()[0]])
+
+    def test_lines_that_come_while_lines_are_taken(self):
+        rig = Rig(native.Lines, most=10**9)
+
+        class Late:
+            def __del__(self):
+                rig.lines.add("late" * 40_000 + "\n")
+
+        written = 0
+        for _ in range(50):
+            cycle = Late()
+            cycle.itself = cycle
+            del cycle
+            rig.lines.add("line\n")
+            written += rig.lines.take()[1]
+        gc.collect()
+        written += rig.lines.take()[1]
+        assert written == 100
+
+    def test_interrupts_are_not_swallowed(self):
+        class Interrupted(SlottedExchange):
+            __slots__ = ()
+
+            @property
+            def request_id(self):
+                raise KeyboardInterrupt
+
+        rig = Rig(native.Lines)
+        rig.know(SlottedExchange())
+        with pytest.raises(KeyboardInterrupt):
+            rig.lines.write(Interrupted(_request_id=None))
+        _, encoder = encoders()
+        with pytest.raises(KeyboardInterrupt):
+            encoder.encode(Interrupted(_request_id=None), root())
+
+    def test_slots_of_another_class(self):
+        class Other:
+            trace = SlottedExchange.trace
+            fields, ordinary, context = {}, True, None
+
+        made, _ = tracer(Queue(), memoryview(bytearray(64)).cast("d"), [])
+        with pytest.raises(TypeError, match="doesn't apply"):
+            made.start(Other())
+
+    def test_a_region_that_is_closed_while_ids_are_drawn(self):
+        slots = memoryview(bytearray(64)).cast("d")
+        ids = []
+
+        def fill():
+            slots.release()
+            ids.append((5, "f" * 32, "e" * 16))
+
+        made, _ = tracer(Queue(), slots, [], ids=ids, fill=fill)
+        with pytest.raises(ValueError, match="closed"):
+            made.start(SlottedExchange())
+
+    def test_cycles_are_collected(self):
+        """Whatever the part in C refers to may refer to it."""
+        gc.collect()
+        gone = []
+
+        class Connection(SlottedConnection):
+            pass
+
+        class Target(SlottedTarget):
+            pass
+
+        rig = Rig(native.Lines)
+        target = Target()
+        view = SlottedExchange(connection=Connection(), parts=target)
+        rig.write(view)
+        rig.write(view)
+        target.lines = Connection.lines = rig.lines
+        weakref.finalize(target, gone.append, "target")
+        weakref.finalize(Connection, gone.append, "class")
+        del rig, target, view, Connection
+        gc.collect()
+        assert sorted(gone) == ["class", "target"]
 
 
 # --- Memory -------------------------------------------------------------------------------------
