@@ -239,9 +239,14 @@ class Connection(Intake):
         exchange.started = True
         exchange.scope = scope_of(exchange)
         context = server.context.copy()
-        if server.hooks.exchange_started is not None and not exchange.announced:
+        hooks = server.hooks
+        if hooks.exchange_started is not None and not exchange.announced:
             exchange.context = context
-            self._announce(exchange)
+            exchange.announced = True  # from here as in _announce, without the call
+            try:
+                hooks.exchange_started(exchange)
+            except Exception as fault:  # noqa: BLE001 - a fault in telemetry never touches a response
+                hooks.failed("exchange_started", fault)
             exchange.context = None  # an observer may have put the exchange into it: leave no cycle
         if server.request_id_header is not None:
             exchange.identify()

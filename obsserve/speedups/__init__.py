@@ -6,7 +6,7 @@ and `telemetry/spanencoder.py`. Here is only the way of an ordinary exchange who
 goes to the twin. Everything is called with the interpreter's lock held, by the serving thread.
 
     exchange.[ch]   what is read of an exchange          counts.c   metrics
-    text.h          putting text and numbers             lines.c    access lines        spans.c   spans
+    text.h          putting text and numbers             lines.c      access lines     spans.c   spans     requests.c   to a collector
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Final
 PURE_PYTHON_VARIABLE: Final = "OBSSERVE_PURE_PYTHON"
 
 # What `_native.REVISION` must be; in a checkout it may have been compiled from older sources.
-REVISION: Final = 1
+REVISION: Final = 2
 
 
 def load() -> Any:

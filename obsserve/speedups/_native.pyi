@@ -4,6 +4,8 @@ from typing import Any, final
 
 REVISION: int
 
+def request(resource: bytes, scope: bytes, spans: list[bytes], /) -> bytes: ...
+
 @final
 class Counts:
     def __new__(

@@ -194,6 +194,9 @@ let_go(PyObject **callable)
     }
 }
 
+/* Return an ExportTraceServiceRequest: request(resource, scope, spans). */
+PyObject *request(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
 extern PyTypeObject CountsType, LinesType, EncoderType, TracerType;
 
 #endif

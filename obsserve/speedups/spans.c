@@ -34,18 +34,6 @@ static const unsigned char span_wants[] = {
 };
 
 static inline int
-varint(unsigned long long number, char *out)
-{
-    int size = 0;
-    while (number >= 0x80) {
-        out[size++] = (char)((number & 0x7f) | 0x80);
-        number >>= 7;
-    }
-    out[size++] = (char)number;
-    return size;
-}
-
-static inline int
 hex_value(unsigned char character)
 {
     if (character >= '0' && character <= '9') {
@@ -143,7 +131,7 @@ encode_span(Encoder *self, Exchange *exchange, const Layout *layout, PyObject *s
             result = PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
             goto done;
         }
-        lengths[n] = varint(number, content[n]);
+        lengths[n] = (int)(put_varint(content[n], number) - content[n]);
         starts[n] = PyTuple_GET_ITEM(PyTuple_GET_ITEM(self->numbers, n), lengths[n]);
         size += PyBytes_GET_SIZE(starts[n]);
     }

@@ -70,4 +70,15 @@ put_double(char *at, double number)
     return put_little(at, bits);
 }
 
+static inline char *
+put_varint(char *at, unsigned long long number)
+{
+    while (number >= 0x80) {
+        *at++ = (char)((number & 0x7f) | 0x80);
+        number >>= 7;
+    }
+    *at++ = (char)number;
+    return at;
+}
+
 #endif

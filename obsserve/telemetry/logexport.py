@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 SENDER: Final = "obsserve-log-export"  # the thread's name
 _EXPORTERS: Final = (SENDER, SPAN_SENDER, METRIC_SENDER)
 
-# The specification's defaults, but for the batch: a smaller one holds the interpreter for less time.
+# The specification's defaults.
 _QUEUE_SIZE: Final = 2048
-_BATCH_SIZE: Final = 256
+_BATCH_SIZE: Final = 512
 _SCHEDULE_DELAY_MILLIS: Final = 1000
 
 

@@ -18,7 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
 
 from obsserve import speedups
 from obsserve.options import PURE_PYTHON_VARIABLE
-from obsserve.telemetry import catalogue, metrics, spanencoder
+from obsserve.telemetry import catalogue, metrics, otlp_encode, spanencoder
 from obsserve.telemetry.accesslines import PIECES, Lines
 from obsserve.telemetry.cells import Cells
 from obsserve.telemetry.lightspan import ChildSpan, RootSpan
@@ -676,6 +676,30 @@ def test_whatever_an_exchange_and_its_span_say(facts, changes):
             step(view)
         except Exception as fault:  # noqa: BLE001 - the observer is turned off
             assert not isinstance(fault, SystemError)
+
+
+# --- Requests to a collector -----------------------------------------------------------------------
+
+
+@needs_native
+@given(
+    st.binary(max_size=300), st.lists(st.binary(max_size=300) | st.integers(0, 20_000).map(bytes), max_size=5)
+)
+def test_requests(resource, spans):
+    frame = otlp_encode.RequestFrame({"service.name": resource.hex()}, "obsserve", "1")
+    ours = frame.request(spans)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(otlp_encode, "native", None)
+        assert ours == frame.request(spans)
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "given", [(), (b"", b"", (b"",)), (b"", b"", ["text"]), ("", b"", []), (b"", None, [])]
+)
+def test_what_is_no_request(given):
+    with pytest.raises(TypeError):
+        native.request(*given)
 
 
 # --- Code of others in between ------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Our bytes are the official encoder's message."""
 
+from http import HTTPStatus
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,6 +124,12 @@ def test_what_otlp_cannot_hold_is_left_out(value):
     with pytest.raises(ValueError):
         any_value(value)
     assert attributes(b"\x4a", {"bad": value, "good": 1}) == attributes(b"\x4a", {"good": 1})
+
+
+@pytest.mark.timeout(10)
+def test_numbers_with_a_name():
+    """An application sets `HTTPStatus.OK` as it sets 200, and gets an answer as soon."""
+    assert AnyValue.FromString(any_value(HTTPStatus.OK)).int_value == 200
 
 
 def test_lone_surrogates_do_not_spoil_the_request():

@@ -109,7 +109,7 @@ class TestHow:
 
     def test_defaults(self):
         found = self.configured()
-        assert (found.queue_size, found.batch_size, found.schedule_delay) == (2048, 256, 5.0)
+        assert (found.queue_size, found.batch_size, found.schedule_delay) == (2048, 512, 5.0)
         assert (found.sampler, found.trust, found.query.mode) == (
             "parentbased_always_on",
             "peers",
