@@ -1,12 +1,14 @@
 """What every request pays for, in C: its count, its access line, its span.
 
 Optional: without a compiler the package is built without it, and Python does the same more slowly. So each of these has
-its Python twin, which is also the one to read first: `telemetry/metrics.py`, `telemetry/accesslines.py`, `telemetry/tracing.py`
-and `telemetry/spanencoder.py`. Here is only the way of an ordinary exchange whose fragments are known; whatever else there is
-goes to the twin. Everything is called with the interpreter's lock held, by the serving thread.
+its Python twin, which is also the one to read first: `telemetry/metrics.py`, `telemetry/accesslines.py`, `telemetry/tracing.py`,
+`telemetry/spanencoder.py` and `telemetry/otlp_encode.py`. Here is only the way of an ordinary exchange whose fragments are known; whatever else there is
+goes to the twin. Everything is called with the interpreter's lock held, by the serving thread, but for `request`, which
+the sender of spans calls.
 
     exchange.[ch]   what is read of an exchange          counts.c   metrics
-    text.h          putting text and numbers             lines.c      access lines     spans.c   spans     requests.c   to a collector
+    text.h          putting text and numbers             lines.c    access lines
+    spans.c         spans, their beginning and end       requests.c requests to a collector
 """
 
 from __future__ import annotations
