@@ -123,7 +123,12 @@ class _Family:
         """Turn a histogram's bucket counts and sum into cumulated buckets, count and sum."""
         for labels, (*counts, total) in unhurried(self.values.items()):
             *buckets, count = accumulate(counts)
-            self.values[labels] = [*buckets, count, count, total]
+            self.values[labels] = [*buckets, count, count, steady(total)]
+
+    def settle(self) -> None:
+        """Make a counter's values what they will not fall below again."""
+        for values in self.values.values():
+            values[0] = steady(values[0])
 
 
 class _Table:
@@ -199,6 +204,17 @@ class _Table:
                 self[catalogue.OVERFLOW].add((family.metric.name,), [overflowed])
             if family.metric.buckets:
                 family.cumulate()
+            elif family.metric.type == "counter":
+                family.settle()
+
+
+def steady(total: float) -> float:
+    """Return a sum of seconds without the last digits, which depend on the order in which it was added up.
+
+    The order changes when a process ends and its region is folded into the base. A counter that then shrinks by its last bit
+    counts as a reset in Prometheus, which takes all of it for growth.
+    """
+    return total if total % 1 == 0 else float(f"{total:.12g}")
 
 
 def _shifted(exemplars: dict[int, cells.Exemplar], first: int) -> dict[int, cells.Exemplar]:

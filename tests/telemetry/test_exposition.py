@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from itertools import permutations
 import subprocess
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from obsserve.telemetry import catalogue, runtime
 from obsserve.telemetry.cells import DURATION, FIRST_BYTE, Base, Cells
-from obsserve.telemetry.exposition import Exposition
+from obsserve.telemetry.exposition import Exposition, steady
 from obsserve.telemetry.logmetrics import LogCounters
 from obsserve.telemetry.metrics import Metrics, rows_for
 from obsserve.telemetry.spanfigures import LogExportFigures, MetricExportFigures, SenderFigures, TraceFigures
@@ -594,3 +595,13 @@ class TestAppOfWorkers:
         page = exposition.scrape()
         assert value(page, "jobs_total") == 1.0
         assert value(page, "obsserve_metrics_scrape_errors_total") == 1.0
+
+
+def test_sums_do_not_depend_on_the_order_of_what_was_added():
+    """Which changes when a process has ended: its figures are in the base from then on."""
+    parts = [0.1, 0.2, 0.3, 1e-6, 12345.678901]
+    sums = {sum(order) for order in permutations(parts)}
+    assert len(sums) > 1, "floats are like that"
+    assert len({steady(total) for total in sums}) == 1
+    assert [steady(total) for total in (0.0, 3.0, 2.0**60)] == [0.0, 3.0, 2.0**60]
+    assert steady(1234.000001) == 1234.000001
