@@ -253,9 +253,10 @@ An option can be given in four ways, of which the first that gives it counts:
 4. its default.
 
 `obsserve --print-config` prints every value with its origin, `obsserve --check-config` says whether the
-configuration is valid. `OBSSERVE_PURE_PYTHON=1` leaves the part in C aside, which counts, logs and traces ordinary requests
-at half the price: to tell whether a fault comes from it. Times are in seconds and may have a fraction; sizes are in bytes. Where `off` stands in the
-first column, `none` turns the option off too, and so does `None` from Python.
+configuration is valid. `OBSSERVE_PURE_PYTHON=1` leaves the part in C aside, which counts, logs and traces ordinary
+requests at less than half the price: to tell whether a fault comes from it. Times are in seconds and may have a
+fraction; sizes are in bytes. Where `off` stands in the first column, `none` turns the option off too, and so does
+`None` from Python.
 """
 
 

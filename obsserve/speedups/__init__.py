@@ -1,14 +1,15 @@
 """What every request pays for, in C: its count, its access line, its span.
 
-Optional: without a compiler the package is built without it, and Python does the same more slowly. So each of these has
-its Python twin, which is also the one to read first: `telemetry/metrics.py`, `telemetry/accesslines.py`, `telemetry/tracing.py`,
-`telemetry/spanencoder.py` and `telemetry/otlp_encode.py`. Here is only the way of an ordinary exchange whose fragments are known; whatever else there is
-goes to the twin. Everything is called with the interpreter's lock held, by the serving thread, but for `request`, which
-the sender of spans calls.
+Optional: without a compiler the package is built without it, and Python does the same more slowly. So each of these
+has its Python twin, which is also the one to read first: `telemetry/metrics.py`, `telemetry/accesslines.py`,
+`telemetry/tracing.py`, `telemetry/spanencoder.py` and `telemetry/otlp_encode.py`. Here is only the way of an ordinary
+exchange whose fragments are known; whatever else there is goes to the twin. Everything is called with the
+interpreter's lock held, by the serving thread, but for `request`, which the sender of spans calls.
 
-    exchange.[ch]   what is read of an exchange          counts.c   metrics
-    text.h          putting text and numbers             lines.c    access lines
-    spans.c         spans, their beginning and end       requests.c requests to a collector
+    exchange.[ch]   what is read of an exchange     counts.c     metrics
+    text.h          putting text and numbers        lines.c      access lines
+    tracer.c        beginning and end of spans      encoder.c    encoded spans
+    requests.c      requests to a collector
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ REVISION: Final = 2
 
 def load() -> Any:
     """Return the part in C; None where it was not built, or is not wanted."""
-    has_lock = getattr(
-        sys, "_is_gil_enabled", None
-    )  # since CPython 3.13; the part in C counts on the interpreter's lock
+    # The part in C counts on the interpreter's lock. Before CPython 3.13 there was no asking, and always one.
+    has_lock = getattr(sys, "_is_gil_enabled", None)
     if os.environ.get(PURE_PYTHON_VARIABLE) or (has_lock is not None and not has_lock()):
         return None
     try:

@@ -302,14 +302,14 @@ look_up(Exchange *exchange, Memory *memory, PyObject *dict, PyObject *const *par
     for (Py_ssize_t n = 0; n < count; n++) {
         mixed = (mixed ^ number_of(parts[n])) * (size_t)0x9e3779b97f4a7c15;
     }
-    const size_t place = mixed >> (8 * sizeof(size_t) - 6);
+    const size_t place = mixed >> (8 * sizeof(size_t) - REMEMBERED_BITS);
     PyObject *key = memory->entries[place].key;
-    if (key != NULL) {
+    if (key != NULL && PyTuple_GET_SIZE(key) == count) {
         Py_ssize_t n = 0;
         while (n < count && is_same(PyTuple_GET_ITEM(key, n), parts[n])) {
             n++;
         }
-        if (n == count && count == PyTuple_GET_SIZE(key)) {
+        if (n == count) {
             return keep(exchange, Py_NewRef(memory->entries[place].value));
         }
     }

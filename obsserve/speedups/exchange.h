@@ -117,11 +117,11 @@ int read_double(Place *place, PyObject *object, PyObject *name, double *number);
 
 /* --- Fragments ---*/
 
-#define MOST_PARTS 7
-#define REMEMBERED 64 /* a power of two */
+#define REMEMBERED_BITS 6
+#define REMEMBERED (1 << REMEMBERED_BITS)
 
-/* What look-ups in a dict have found, of late: to compare a key's parts costs a tenth of looking it up. The dict holds
-what follows from the key alone, so that what is remembered stays right when the dict is emptied. */
+/* What look-ups in a dict have found, of late: then no tuple has to be made and hashed. The dict holds what follows from
+the key alone, so that what is remembered stays right when the dict is emptied. */
 typedef struct {
     struct {
         PyObject *key, *value; /* held */

@@ -6,7 +6,7 @@ the fragments of `accessfragments`, in the order of `AccessRecord`; whatever els
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.speedups import native
 from obsserve.telemetry.accessfields import ROUND
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from obsserve.telemetry.accessfragments import RequestKey, SenderKey, SizesKey
-    from obsserve.telemetry.observer import ExchangeView
+    from obsserve.telemetry.observer import ExchangeView, LoopLag, WallClock
 
 ORDINARY_ENDING: Final = ',"outcome":"ok","response_origin":"app"}\n'
 
@@ -33,19 +33,6 @@ PIECES: Final = (
 _THREE_DIGITS: Final = [f"{number:03d}" for number in range(1000)]
 
 
-class WallClock(Protocol):
-    """Turns `time.perf_counter` seconds into wall-clock time: epoch seconds = offset + t."""
-
-    @property
-    def offset(self) -> float: ...
-
-
-class LoopLag(Protocol):
-    def max_between(self, t0: float, t1: float) -> float:
-        """Return the worst lag of the event loop, in seconds, between two `perf_counter` times."""
-        ...
-
-
 class Lines:
     """Lines that wait.
 
@@ -56,7 +43,7 @@ class Lines:
         pieces: `PIECES`.
         envelope: of a line that tells of nothing unusual.
         clock: the server's, refreshed by its ticker.
-        lag: what is known of the event loop's lag.
+        lag: of the event loop; asked by the part in C, here by who writes.
         otherwise: renders the line of an exchange for which there is no short way.
         full: called when so many lines wait.
         most: how many that are.
@@ -71,7 +58,7 @@ class Lines:
         pieces: tuple[str, ...],
         envelope: str,
         clock: WallClock,
-        lag: LoopLag,
+        lag: LoopLag,  # noqa: ARG002 - the twin's
         otherwise: Callable[[ExchangeView], None],
         full: Callable[[], None],
         most: int,
@@ -89,7 +76,6 @@ class Lines:
         ) = pieces
         self._envelope = envelope
         self._clock = clock
-        self._lag = lag
         self._otherwise = otherwise
         self._full = full
         self._most = most

@@ -40,10 +40,9 @@ if TYPE_CHECKING:
 
     from obsserve.telemetry.accessextras import LineExtras
     from obsserve.telemetry.accessfields import Level, Record
-    from obsserve.telemetry.accesslines import LoopLag, WallClock
     from obsserve.telemetry.hooks import ExchangeHook
     from obsserve.telemetry.logsink import LineSink, LogCounters, LogSettings
-    from obsserve.telemetry.observer import Address, ExchangeView, SessionView
+    from obsserve.telemetry.observer import Address, ExchangeView, LoopLag, SessionView, WallClock
 
 # Handed to the sink when so many wait even between two ticks: about 64 KiB.
 HANDOVER_LINES: Final = 64

@@ -30,10 +30,10 @@ from obsserve.telemetry.redact import redaction
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from obsserve.telemetry.accesslines import LoopLag, WallClock
     from obsserve.telemetry.logfile import LogFile
     from obsserve.telemetry.logformats import FormattedAccessLog
     from obsserve.telemetry.logsink import LineSink, LogCounters
+    from obsserve.telemetry.observer import LoopLag, WallClock
     from obsserve.telemetry.selfcost import Deferred
 
     Line = AccessLog | FormattedAccessLog

@@ -446,6 +446,15 @@ def merged(one: Row, other: Row) -> Row:
     return Row(one.metric, one.labels, one.is_gauge, values, exemplars)
 
 
+def steady(total: float) -> float:
+    """Return a sum of seconds without the last digits, which depend on the order in which it was added up.
+
+    The order changes when a process ends and its region is folded into the base. A counter that then shrinks by its
+    last bit counts as a reset in Prometheus, which takes all of it for growth.
+    """
+    return total if total % 1 == 0 else float(f"{total:.12g}")
+
+
 # --- The exchange row -------------------------------------------------------------------------
 # One look-up finds the row of a finished exchange, and few additions fill it. An ordinary exchange (it
 # reached the application at once, and its first and last byte fall into one latency bucket) adds one to

@@ -37,6 +37,7 @@ from obsserve.telemetry.cells import (
     first_byte_counts,
     keep_newest,
     queue_counts,
+    steady,
 )
 from obsserve.telemetry.pace import step_back, unhurried
 from obsserve.telemetry.regions import Regions
@@ -206,15 +207,6 @@ class _Table:
                 family.cumulate()
             elif family.metric.type == "counter":
                 family.settle()
-
-
-def steady(total: float) -> float:
-    """Return a sum of seconds without the last digits, which depend on the order in which it was added up.
-
-    The order changes when a process ends and its region is folded into the base. A counter that then shrinks by its last bit
-    counts as a reset in Prometheus, which takes all of it for growth.
-    """
-    return total if total % 1 == 0 else float(f"{total:.12g}")
 
 
 def _shifted(exemplars: dict[int, cells.Exemplar], first: int) -> dict[int, cells.Exemplar]:

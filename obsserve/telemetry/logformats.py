@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from obsserve.accessformat import Atom, ParsedFormat
-    from obsserve.telemetry.accesslines import WallClock
     from obsserve.telemetry.logsink import LogCounters, LogSettings, LogSink
-    from obsserve.telemetry.observer import Address, ExchangeView, Headers
+    from obsserve.telemetry.observer import Address, ExchangeView, Headers, WallClock
     from obsserve.telemetry.redact import Redaction
 
     Renderer = Callable[["ExchangeView"], str]

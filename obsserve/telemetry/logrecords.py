@@ -29,10 +29,9 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from obsserve.telemetry.accessextras import LineExtras
-    from obsserve.telemetry.accesslines import LoopLag, WallClock
     from obsserve.telemetry.hooks import ExchangeHook, SessionHook
     from obsserve.telemetry.logsink import LogCounters, LogSettings
-    from obsserve.telemetry.observer import ExchangeView, SessionView
+    from obsserve.telemetry.observer import ExchangeView, LoopLag, SessionView, WallClock
     from obsserve.telemetry.redact import Redaction
 
 Arguments = tuple[str, str, str, str, int]

@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from obsserve.telemetry.lightspan import TraceIdentity
-    from obsserve.telemetry.observer import MessageView, SessionView
-    from obsserve.telemetry.spanencoder import WallClock
+    from obsserve.telemetry.observer import MessageView, SessionView, WallClock
     from obsserve.telemetry.spanfigures import TraceFigures
     from obsserve.telemetry.spanqueue import SpanQueue
     from obsserve.telemetry.traceconfig import TracingConfiguration

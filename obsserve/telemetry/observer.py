@@ -385,6 +385,19 @@ class MessageView(Protocol):
         ...
 
 
+class WallClock(Protocol):
+    """Turns `time.perf_counter` seconds into wall-clock time: epoch seconds = offset + t."""
+
+    @property
+    def offset(self) -> float: ...
+
+
+class LoopLag(Protocol):
+    def max_between(self, t0: float, t1: float) -> float:
+        """Return the worst lag of the event loop, in seconds, between two `perf_counter` times."""
+        ...
+
+
 class Observer(Protocol):
     """Something that wants to know. Each hook is optional: leave out what is not needed.
 

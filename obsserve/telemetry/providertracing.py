@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from obsserve.telemetry.messagespans import MessageSpans
-    from obsserve.telemetry.observer import ExchangeView, SessionView
+    from obsserve.telemetry.observer import ExchangeView, LoopLag, SessionView, WallClock
     from obsserve.telemetry.propagation import Propagation
-    from obsserve.telemetry.spanencoder import LoopLag, WallClock
     from obsserve.telemetry.spanfigures import TraceFigures
     from obsserve.telemetry.spanrecord import SpanProjection
     from obsserve.telemetry.tracing import TracedExchange

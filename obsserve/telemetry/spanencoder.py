@@ -12,7 +12,7 @@ Caches are bounded by count and by size of key and value, and are emptied when f
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from obsserve.speedups import native
 from obsserve.telemetry.catalogue import LAG_FLAG_SECONDS
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from obsserve.telemetry.lightspan import LightSpan
-    from obsserve.telemetry.observer import Address, ExchangeView, TargetView
+    from obsserve.telemetry.observer import Address, ExchangeView, LoopLag, TargetView, WallClock
     from obsserve.telemetry.spanrecord import AnswerKey, SpanProjection
 
 _CACHE_ENTRIES: Final = 1024
@@ -45,17 +45,6 @@ _PATH_LIMIT: Final = 2048
 # A request's id has no more characters: the server has checked it.
 LONGEST_REQUEST_ID: Final = 128
 LONGEST_VARINT: Final = 9  # of what an OTLP integer can hold without a sign
-
-
-class WallClock(Protocol):
-    """Turns `time.perf_counter` seconds into wall-clock time: epoch seconds = offset + t."""
-
-    @property
-    def offset(self) -> float: ...
-
-
-class LoopLag(Protocol):
-    def max_between(self, t0: float, t1: float) -> float: ...
 
 
 def _double_key(name: str) -> bytes:

@@ -69,9 +69,8 @@ if TYPE_CHECKING:
     from obsserve.telemetry.appspans import ApplicationProvider
     from obsserve.telemetry.cells import Cells
     from obsserve.telemetry.messagespans import MessageSpans
-    from obsserve.telemetry.observer import SessionView
+    from obsserve.telemetry.observer import LoopLag, SessionView, WallClock
     from obsserve.telemetry.propagation import Incoming
-    from obsserve.telemetry.spanencoder import LoopLag, WallClock
     from obsserve.telemetry.spanqueue import Carrier
     from obsserve.telemetry.traceconfig import TracingConfiguration
 
@@ -510,9 +509,12 @@ class Tracing:
     def _count_open(self, more: int) -> None:
         self._open += more
 
+    def _open_spans(self) -> int:
+        return self._open + (0 if self._native is None else self._native.open)
+
     def tick(self) -> None:
         """Publish how many spans are open and how many wait; meant for ten times a second."""
-        self._slots[self._figures.live] = self._open + (0 if self._native is None else self._native.open)
+        self._slots[self._figures.live] = self._open_spans()
         self._queue.tick()
 
     def flush(self, timeout: float) -> bool:
@@ -524,7 +526,7 @@ class Tracing:
         deadline = monotonic() + timeout
         application = self._application.shutdown_in_background()
         stopped = self._queue.shutdown(timeout)
-        self._slots[self._figures.live] = self._open + (0 if self._native is None else self._native.open)
+        self._slots[self._figures.live] = self._open_spans()
         if application is not None:
             application.join(max(deadline - monotonic(), 0.0))
             stopped = stopped and not application.is_alive()

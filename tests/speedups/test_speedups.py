@@ -760,12 +760,17 @@ class TestOthersInBetween:
                 rig.lines.add("late" * 40_000 + "\n")
 
         written = 0
-        for _ in range(50):
-            cycle = Late()
-            cycle.itself = cycle
-            del cycle
-            rig.lines.add("line\n")
-            written += rig.lines.take()[1]
+        seldom = gc.get_threshold()
+        gc.set_threshold(1)  # so that collections fall into `take` itself
+        try:
+            for _ in range(50):
+                cycle = Late()
+                cycle.itself = cycle
+                del cycle
+                rig.lines.add("line\n")
+                written += rig.lines.take()[1]
+        finally:
+            gc.set_threshold(*seldom)
         gc.collect()
         written += rig.lines.take()[1]
         assert written == 100

@@ -16,8 +16,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from obsserve.telemetry import catalogue, runtime
-from obsserve.telemetry.cells import DURATION, FIRST_BYTE, Base, Cells
-from obsserve.telemetry.exposition import Exposition, steady
+from obsserve.telemetry.cells import DURATION, FIRST_BYTE, Base, Cells, steady
+from obsserve.telemetry.exposition import Exposition
 from obsserve.telemetry.logmetrics import LogCounters
 from obsserve.telemetry.metrics import Metrics, rows_for
 from obsserve.telemetry.spanfigures import LogExportFigures, MetricExportFigures, SenderFigures, TraceFigures
