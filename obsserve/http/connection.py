@@ -17,7 +17,7 @@ from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
-from obsserve.http.exchange import Exchange
+from obsserve.http.exchange import make_exchange
 from obsserve.http.flow import BODY_FULL, DRAIN_LIMIT, QUEUE
 from obsserve.http.head import head_end
 from obsserve.http.intake import BETWEEN, BODY, HEAD, METHOD, REFUSED, Intake
@@ -26,6 +26,7 @@ from obsserve.telemetry import catalogue
 from obsserve.telemetry.catalogue import COMPLETE
 
 if TYPE_CHECKING:
+    from obsserve.http.exchange import Exchange
     from obsserve.http.state import ServerState
     from obsserve.telemetry.catalogue import Ending
     from obsserve.telemetry.observer import Address
@@ -180,7 +181,7 @@ class Connection(Intake):
 
     def begin_exchange(self, began: float) -> Exchange:
         self.requests += 1
-        self._incoming = exchange = Exchange(self, began)
+        self._incoming = exchange = make_exchange(self, began, self.requests, self.scheme)
         exchange.request_headers = self._headers
         if self.exchange is not None:
             exchange.pipelined = True

@@ -15,13 +15,14 @@ from __future__ import annotations
 from asyncio import CancelledError
 from http import HTTPStatus
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from obsserve.http.flow import DONE, EXPECT_START, HELD, HIGH_WATER, STREAMING, Waiters
 from obsserve.http.framing import CLOSE, LENGTH
 from obsserve.http.head import serialise_head
 from obsserve.http.response import Message, Response
 from obsserve.http.scope import SCOPE_SIZE
+from obsserve.speedups import native
 from obsserve.telemetry import catalogue
 from obsserve.telemetry.catalogue import COMPLETE, error_type_of
 
@@ -45,6 +46,8 @@ class Exchange(Response):
     Args:
         connection: the one that the request came on.
         began: when its first byte was seen, `time.perf_counter` seconds.
+        connection_request: its number on the connection.
+        scheme: of its URL, as long as nobody knows better.
     """
 
     # What every request reads before anybody sets it: CPython 3.11 is slow to find a class-level default by
@@ -106,10 +109,11 @@ class Exchange(Response):
     # The application was told that its client is gone, because the server is about to be.
     dismissed = False
 
-    def __init__(self, connection: Connection, began: float) -> None:
+    def __init__(self, connection: Connection, began: float, connection_request: int, scheme: str) -> None:
         self.connection = connection
-        self.connection_request = connection.requests
         self.began = began
+        self.connection_request = connection_request
+        self.scheme = scheme
         self.ordinary = self.keep_alive = self.plain = True
         self.announced = self.expect_continue = False
         self.head_done = self.body_done = self.app_started = 0.0
@@ -120,7 +124,6 @@ class Exchange(Response):
         self.fields = _NO_FIELDS
         self.parts = self.status = None
         self.http_version = "1.1"
-        self.scheme = connection.scheme
         self.route = self._announced_route = ""
         self.id_line = b""
         self.forwarded_client = self.forwarded_scheme = self.forwarded_trusted = None
@@ -405,3 +408,17 @@ def _share_keys() -> None:
 
 
 _share_keys()
+
+
+def _making() -> Callable[[Connection, float, int, str], Exchange]:
+    """Return what makes an exchange: the class, or what does the same in C."""
+    if native is None:
+        return Exchange
+    first = Exchange(cast("Connection", None), 0.0, 0, "")
+    made: Callable[[Connection, float, int, str], Exchange] = native.Prototype(
+        first=first, slots=Exchange.__slots__, given=("connection", "began", "connection_request", "scheme")
+    )
+    return made
+
+
+make_exchange: Final = _making()

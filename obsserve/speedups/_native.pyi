@@ -7,6 +7,18 @@ REVISION: int
 def request(resource: bytes, scope: bytes, spans: list[bytes], /) -> bytes: ...
 
 @final
+class Chain:
+    def __new__(
+        cls, *, calls: tuple[Callable[[Any], object], ...], failed: Callable[[int, Exception], object]
+    ) -> Chain: ...
+    def __call__(self, view: Any, /) -> None: ...
+
+@final
+class Prototype:
+    def __new__(cls, *, first: object, slots: tuple[str, ...], given: tuple[str, ...]) -> Prototype: ...
+    def __call__(self, *given: Any) -> Any: ...
+
+@final
 class Counts:
     def __new__(
         cls,

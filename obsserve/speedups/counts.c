@@ -67,7 +67,7 @@ count_start(Counts *self, PyObject *view)
     if (know_view(&self->view, view) < 0) {
         return -1;
     }
-    Exchange exchange = {0};
+    Exchange exchange;
     int counted = -1;
     if (exchange_read(&exchange, &self->view, view, start_wants) == 0) {
         PyObject *slot = look_up(&exchange, &self->known_begun, self->begun, &exchange.values[VIEW_METHOD], 2); /* and scheme */
@@ -133,7 +133,7 @@ count_end(Counts *self, PyObject *view)
     if (ordinary <= 0) {
         return ordinary;
     }
-    Exchange exchange = {0};
+    Exchange exchange;
     int counted = -1;
     if (exchange_read(&exchange, &self->view, view, end_wants) < 0) {
         goto done;

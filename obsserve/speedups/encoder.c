@@ -30,14 +30,11 @@ static const unsigned char span_wants[] = {
     VIEW_FORWARDED_CLIENT, VIEW_REQUEST_BODY_SIZE, VIEW_RESPONSE_BODY_SIZE, VIEW_REQUEST_ID, VIEW_NAMES,
 };
 
-static inline int
-hex_value(unsigned char character)
-{
-    if (character >= '0' && character <= '9') {
-        return character - '0';
-    }
-    return character >= 'a' && character <= 'f' ? character - 'a' + 10 : 16;
-}
+/* What a digit of an id stands for, and one more; 0 for what is none. */
+static const unsigned char digit_of[256] = {
+    ['0'] = 1, ['1'] = 2, ['2'] = 3, ['3'] = 4, ['4'] = 5, ['5'] = 6, ['6'] = 7, ['7'] = 8, ['8'] = 9, ['9'] = 10,
+    ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+};
 
 /* Put the bytes of an id; 0 when the text is none. */
 static inline int
@@ -48,11 +45,11 @@ put_id(char **at, PyObject *hexadecimal, Py_ssize_t size)
     }
     const unsigned char *text = PyUnicode_DATA(hexadecimal);
     for (Py_ssize_t n = 0; n < size; n++) {
-        int high = hex_value(text[2 * n]), low = hex_value(text[2 * n + 1]);
-        if ((high | low) & ~15) {
+        const unsigned high = digit_of[text[2 * n]], low = digit_of[text[2 * n + 1]];
+        if (!high || !low) {
             return 0;
         }
-        *(*at)++ = (char)(high << 4 | low);
+        *(*at)++ = (char)((high - 1) << 4 | (low - 1));
     }
     return 1;
 }
@@ -207,7 +204,7 @@ encoder_encode(Encoder *self, PyObject *const *args, Py_ssize_t count)
             return NULL;
         }
         if (is_ordinary(&self->view, view) > 0) {
-            Exchange exchange = {0};
+            Exchange exchange;
             PyObject *result = NULL;
             if (exchange_read(&exchange, &self->view, view, span_wants) == 0) {
                 int lagged = has_lagged(&self->lag, &exchange);

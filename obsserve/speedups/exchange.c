@@ -27,7 +27,7 @@ names_intern(void)
             return -1;
         }
     }
-    if ((names.zero = PyLong_FromLong(0)) == NULL) {
+    if ((names.zero = PyLong_FromLong(0)) == NULL || (names.nothing = PyTuple_New(0)) == NULL) {
         return -1;
     }
     const struct {
@@ -56,8 +56,7 @@ names_intern(void)
 
 /* --- Attributes ------------------------------------------------------------------------------*/
 
-/* Return where instances of a class have a slot of this name; 0 when it is none, -1 with an exception set. */
-static Py_ssize_t
+Py_ssize_t
 slot_offset(PyTypeObject *type, PyObject *name)
 {
     PyObject *found = PyObject_GetAttr((PyObject *)type, name);
@@ -185,6 +184,8 @@ is_ordinary(Layout *layout, PyObject *view)
 int
 exchange_read(Exchange *exchange, const Layout *layout, PyObject *view, const unsigned char *wanted)
 {
+    exchange->names = wanted;
+    exchange->count = exchange->kept_count = 0;
     for (; *wanted != VIEW_NAMES; wanted++) {
         PyObject *value = read_attribute(layout, view, names.view, *wanted);
         if (value == Py_None && *wanted == VIEW_REQUEST_ID) {
@@ -194,6 +195,7 @@ exchange_read(Exchange *exchange, const Layout *layout, PyObject *view, const un
             return -1;
         }
         exchange->values[*wanted] = value;
+        exchange->count++;
         double *number;
         switch (*wanted) {
         case VIEW_BEGAN: number = &exchange->began; break;
@@ -215,8 +217,8 @@ exchange_read(Exchange *exchange, const Layout *layout, PyObject *view, const un
 void
 exchange_release(Exchange *exchange)
 {
-    for (int n = 0; n < VIEW_NAMES; n++) {
-        Py_XDECREF(exchange->values[n]);
+    for (int n = 0; n < exchange->count; n++) {
+        Py_DECREF(exchange->values[exchange->names[n]]);
     }
     for (int n = 0; n < exchange->kept_count; n++) {
         Py_XDECREF(exchange->kept[n]);

@@ -34,7 +34,7 @@ typedef struct {
     PyObject *view[VIEW_NAMES], *span[SPAN_NAMES];
     PyObject *offset, *due, *heartbeat, *serial, *log_fragment, *max_between, *room, *wake_at, *run;
     PyObject *own_request_id; /* an exchange keeps its id behind a property, which makes one when there is none yet */
-    PyObject *zero;
+    PyObject *zero, *nothing; /* 0 and () */
     PyObject *host, *user_agent, *traceparent, *baggage; /* header fields */
 } Names;
 
@@ -68,7 +68,9 @@ read_attribute(const Layout *layout, PyObject *object, PyObject *const *keys, in
 #define MOST_KEPT 8
 
 typedef struct {
-    PyObject *values[VIEW_NAMES];
+    const unsigned char *names; /* of the attributes that were read, and how many they are */
+    int count;
+    PyObject *values[VIEW_NAMES]; /* by name; only those that were read */
     double began, head_done, body_done, app_started, response_started, first_byte, ended;
     /* What was found for it: held until it is released, whatever becomes of the dict that it was found in. */
     PyObject *kept[MOST_KEPT];
@@ -95,7 +97,7 @@ know_view(Layout *layout, PyObject *view)
 int is_ordinary(Layout *layout, PyObject *view);
 
 /* Read the attributes of these numbers, up to VIEW_NAMES, those of times also as numbers; -1 with an exception set. The
-exchange was all zeros, and is to be released in any case. */
+exchange is to be released in any case. */
 int exchange_read(Exchange *exchange, const Layout *layout, PyObject *view, const unsigned char *wanted);
 void exchange_release(Exchange *exchange);
 
@@ -103,6 +105,9 @@ void exchange_release(Exchange *exchange);
 PyObject *header(Exchange *exchange, PyObject *name);
 
 /* --- Single attributes ---*/
+
+/* Return where instances of a class have a slot of this name; 0 when it is none, -1 with an exception set. */
+Py_ssize_t slot_offset(PyTypeObject *type, PyObject *name);
 
 /* Where the objects of one class keep an attribute: its slot, or 0. */
 typedef struct {
@@ -197,6 +202,6 @@ let_go(PyObject **callable)
 /* Return an ExportTraceServiceRequest: request(resource, scope, spans). */
 PyObject *request(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
-extern PyTypeObject CountsType, LinesType, EncoderType, TracerType;
+extern PyTypeObject ChainType, CountsType, EncoderType, LinesType, PrototypeType, TracerType;
 
 #endif

@@ -251,7 +251,7 @@ lines_try(Lines *self, PyObject *view)
     if (ordinary <= 0 || self->head == NULL) {
         return ordinary < 0 ? -1 : 0;
     }
-    Exchange exchange = {0};
+    Exchange exchange;
     Trace trace = {0};
     int written = -1, overflow;
     if (exchange_read(&exchange, &self->view, view, line_wants) < 0) {

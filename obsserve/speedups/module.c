@@ -15,7 +15,7 @@ static struct PyModuleDef module = {
 };
 
 /* Which of its twins in Python it fits: to be counted up here and in __init__.py with whatever they tell each other. */
-#define REVISION 2
+#define REVISION 3
 
 PyMODINIT_FUNC
 PyInit__native(void)
@@ -27,7 +27,9 @@ PyInit__native(void)
     if (made != NULL && PyModule_AddIntConstant(made, "REVISION", REVISION) < 0) {
         Py_CLEAR(made);
     }
-    PyTypeObject *const types[] = {&CountsType, &LinesType, &EncoderType, &TracerType};
+    PyTypeObject *const types[] = {
+        &ChainType, &CountsType, &EncoderType, &LinesType, &PrototypeType, &TracerType,
+    };
     for (size_t n = 0; made != NULL && n < sizeof(types) / sizeof(types[0]); n++) {
         if (PyModule_AddType(made, types[n]) < 0) {
             Py_CLEAR(made);

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
+from obsserve.speedups import native
 from obsserve.telemetry.observer import ConnectionView, ExchangeView, MessageView, SessionView
 
 ConnectionHook = Callable[[ConnectionView], None]
@@ -80,6 +81,13 @@ class Hooks:
     def _guarded(self, hook: str, calls: list[tuple[object, Callable[[Any], None]]]) -> Callable[[Any], None]:
         if len(calls) == 1 and hook in GUARDED_BY_CALLER:
             return calls[0][1]
+
+        if native is not None:
+            chain: Callable[[Any], None] = native.Chain(
+                calls=tuple(call for _, call in calls),
+                failed=lambda number, fault: self._remove(calls[number][0], hook, fault),
+            )
+            return chain
 
         if len(calls) == 2:  # metrics and access log, the usual pair: no loop to pay for
             (first, call_first), (second, call_second) = calls

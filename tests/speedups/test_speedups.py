@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
 
 from obsserve import speedups
+from obsserve.http.exchange import Exchange, make_exchange
 from obsserve.options import PURE_PYTHON_VARIABLE
 from obsserve.telemetry import catalogue, metrics, otlp_encode, spanencoder
 from obsserve.telemetry.accesslines import PIECES, Lines
@@ -878,3 +879,90 @@ def test_nothing_is_left_behind():
     assert not rig.others
     for region in regions:
         region.close()
+
+
+# --- How an exchange begins ----------------------------------------------------------------------
+
+
+class Slotted:
+    __slots__ = ("__dict__", "__weakref__", "given", "left", "number", "text")
+
+    def __init__(self, given):
+        self.given = given
+        self.number, self.text = 7, "text"
+
+
+def prototype(first=None, slots=("number", "text", "left", "given"), given=("given",)):
+    return native.Prototype(first=first or Slotted(None), slots=slots, given=given)
+
+
+@needs_native
+class TestPrototype:
+    def test_an_exchange_begins_as_its_class_has_it(self):
+        connection = object()
+        given = (connection, 5.0, 3, "https")
+        made, usual = make_exchange(*given), Exchange(*given)
+        assert type(made) is Exchange
+        for name in Exchange.__slots__:
+            assert getattr(made, name) == getattr(usual, name), name
+            assert type(getattr(made, name)) is type(getattr(usual, name)), name
+        assert vars(made) == vars(usual) == {}
+
+    def test_each_is_its_own(self):
+        make = prototype()
+        one, other = make("one"), make("other")
+        one.number, one.free = 8, True
+        assert (one.given, other.given, other.number) == ("one", "other", 7)
+        assert not hasattr(other, "free")
+        assert not hasattr(one, "left"), "the first had no value there"
+
+    def test_the_first_may_change_afterwards(self):
+        first = Slotted(None)
+        make = prototype(first)
+        first.number = 8
+        del first.text
+        assert (make(None).number, make(None).text) == (7, "text")
+
+    @pytest.mark.parametrize(
+        "arguments, named", [((), {}), ((1, 2), {}), ((1,), {"more": 2}), ((), {"given": 1})]
+    )
+    def test_it_takes_what_is_given(self, arguments, named):
+        with pytest.raises(TypeError):
+            prototype()(*arguments, **named)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"slots": ("number", "missing")}, {"given": ("missing",)}, {"given": ("given", "given")}, {"slots": (1,)},
+            {"slots": ("__dict__",)}, {"slots": ("__weakref__",)}, {"slots": ("__class__",)}, {"given": ("__init__",)},
+            {"first": 5, "slots": ("real",)}, {"first": object(), "given": ()}, {"slots": ["number"]},
+        ],
+    )  # fmt: skip
+    def test_what_is_no_slot(self, wrong):
+        with pytest.raises((TypeError, ValueError)):
+            prototype(**wrong)
+
+    def test_a_slot_that_is_named_twice(self):
+        value = object()
+        first = Slotted(None)
+        first.number = value
+        before = sys.getrefcount(value)
+        make = prototype(first, slots=("number", "number", "text"))
+        assert sys.getrefcount(value) == before + 1
+        del make
+        assert sys.getrefcount(value) == before
+
+    def test_nothing_is_left_behind(self):
+        value = object()
+        make = prototype()
+        before = sys.getrefcount(value)
+        for _ in range(100):
+            make(value)
+        assert sys.getrefcount(value) == before
+        first = Slotted(None)
+        first.number = first  # a cycle through what it makes
+        first.text = prototype(first)
+        gone = weakref.ref(first)
+        del first
+        gc.collect()
+        assert gone() is None
