@@ -214,14 +214,12 @@ def test_gates_of_servers_outside_the_run_are_not_judged():
 
 def test_stat_with_a_name_that_tries_to_mislead():
     fields = "S 7 9 9 0 -1 4194560 1 2 3 4 150 50 11 12 20 0 1 0 4242 1 1"
-    assert proc.parse_stat(f"42 (a) b (1 2) S) {fields}\n") == proc.Process(
-        42, parent=7, ticks=200, started=4242
-    )
+    assert proc.parse_stat(f"42 (a) b (1 2) S) {fields}\n") == proc.Process(42, parent=7, started=4242)
 
 
 def test_descent_is_the_process_and_its_descendants():
     def process(pid: int, parent: int) -> proc.Process:
-        return proc.Process(pid, parent, 0, 0)
+        return proc.Process(pid, parent, 0)
 
     processes = [process(5, 3), process(1, 0), process(3, 2), process(2, 1), process(4, 2), process(9, 1)]
     assert [each.pid for each in proc.descent(2, processes)] == [2, 3, 4, 5]
@@ -232,7 +230,22 @@ def test_cpu_seconds_of_this_process_grow_with_its_work():
     before, own = proc.cpu_seconds(os.getpid()), time.process_time()
     while time.process_time() < own + 0.1:
         pass
-    assert 0.05 <= proc.cpu_seconds(os.getpid()) - before <= 1.0
+    assert 0.09 <= proc.cpu_seconds(os.getpid()) - before <= 1.0
+
+
+def test_cpu_time_is_finer_than_a_clock_tick():
+    before, own = proc.process_seconds(os.getpid()), time.process_time()
+    while time.process_time() < own + 0.001:
+        pass
+    assert 0.001 <= proc.process_seconds(os.getpid()) - before <= 0.009
+
+
+def test_cpu_time_of_a_process_that_is_gone():
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+    with pytest.raises(OSError):
+        proc.process_seconds(child.pid)
+    assert proc.cpu_seconds(child.pid) == 0.0
 
 
 def test_run_time_of_a_process():
@@ -446,7 +459,14 @@ def test_missing_program_is_one_line_that_says_how_to_get_it(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nothing"], ["hello", "--servers", "apache"], ["hello", "--rounds", "0"], []]
+    "arguments",
+    [
+        ["nothing"],
+        ["hello", "--servers", "apache"],
+        ["hello", "--rounds", "0"],
+        ["hello", "--seconds", "0.01"],
+        [],
+    ],
 )
 def test_wrong_usage(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -563,6 +583,16 @@ def test_a_scraped_server_is_scraped_and_has_its_series(tmp_path):
         page = running.scraped(meters.AS_PROMETHEUS)
         assert page.startswith(b"\x1f\x8b"), "compressed, as for a Prometheus"
         assert meters.series_in(running.scraped().decode()) >= meters.SERIES
+
+
+def test_a_slice_of_less_than_a_second(tmp_path):
+    case = SUITES["hello"].cases[0]
+    with started(SERVERS["obsserve-off"], "loadtests.bench.apps:hello", core(), tmp_path) as running:
+        running.wait_until_ready(case)
+        done = load.full_load(running, case, 0.3)
+    assert done.problems == ()
+    assert done.requests > 10
+    assert 0.2 < done.seconds < 1.0
 
 
 class TestEchoes:

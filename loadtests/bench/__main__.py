@@ -37,7 +37,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--rounds", type=positive, help="at least that many; up to three times while A/A disagrees"
     )
-    made.add_argument("--seconds", type=positive, help="of each slice (whole seconds: wrk knows no others)")
+    made.add_argument(
+        "--seconds",
+        type=duration,
+        help="of each slice; many short ones tell more than few long ones where the machine is not quiet",
+    )
     made.add_argument("--servers", type=names, help="these only, separated by commas")
     made.add_argument(
         "--also", type=names, default=(), help="these besides the suite's own, such as uvicorn-log"
@@ -54,6 +58,13 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def duration(text: str) -> float:
+    number = float(text)
+    if not 0.1 <= number <= 600:
+        raise argparse.ArgumentTypeError("must be 0.1 to 600")
     return number
 
 

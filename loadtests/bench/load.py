@@ -3,11 +3,13 @@
 import contextlib
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from .arithmetic import percentile
@@ -38,18 +40,31 @@ class Latencies:
     problems: tuple[str, ...]
 
 
-def run_generator(command: list[str], seconds: int) -> str:
+def run_generator(command: list[str], seconds: float, *, interrupt: bool = False) -> str:
+    """Run a generator and return what it printed.
+
+    Args:
+        command: the program and its arguments.
+        seconds: for how long it is to run.
+        interrupt: whether to end it then by SIGINT, after which it prints its figures all the same.
+    """
     require_program(command[0])
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds + 30, check=False, cwd=ROOT
-        )
-    except subprocess.TimeoutExpired as error:
-        raise BenchError(f"{command[0]} did not end") from error
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
-        raise BenchError(f"{command[0]} ended with code {done.returncode}: {said[-1]}")
-    return done.stdout
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as generator:
+        try:
+            if interrupt:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    generator.wait(seconds)
+                generator.send_signal(signal.SIGINT)
+            output, errors = generator.communicate(timeout=seconds + 30)
+        except subprocess.TimeoutExpired as error:
+            generator.kill()
+            raise BenchError(f"{command[0]} did not end") from error
+    if generator.returncode != 0:
+        said = (errors or output).strip().splitlines() or ["nothing"]
+        raise BenchError(f"{command[0]} ended with code {generator.returncode}: {said[-1]}")
+    return output
 
 
 def parse_wrk(text: str) -> Load:
@@ -66,17 +81,17 @@ def parse_wrk(text: str) -> Load:
     return Load(figures["requests"], figures["microseconds"] / 1e6, tuple(problems))
 
 
-def full_load(running: Running, case: Case, seconds: int) -> Load:
-    """Send as many requests as the server takes, for that long."""
+def full_load(running: Running, case: Case, seconds: float) -> Load:
+    """Send as many requests as the server takes, for that long; wrk rounds it up to tenths of a second."""
     if case.message_bytes:
         return echo_load(running, case, seconds)
-    command = ["wrk", "-t1", f"-c{case.connections}", f"-d{seconds}s", f"-s{SCRIPT}"]
+    command = ["wrk", "-t1", f"-c{case.connections}", f"-d{ceil(seconds)}s", f"-s{SCRIPT}"]
     command += [f"http://{HOST}:{running.port}{case.path}"]
     command += ["--", case.method, str(case.body_bytes), str(case.pipelined)]
-    return parse_wrk(run_generator(command, seconds))
+    return parse_wrk(run_generator(command, seconds, interrupt=seconds != ceil(seconds)))
 
 
-def echo_load(running: Running, case: Case, seconds: int) -> Load:
+def echo_load(running: Running, case: Case, seconds: float) -> Load:
     """Send messages over WebSockets, each when the last one has come back, for that long."""
     command = [sys.executable, "-m", f"{__package__}.echo", str(running.port), "--path", case.path]
     command += ["--connections", str(case.connections), "--seconds", str(seconds)]
@@ -94,10 +109,17 @@ def parse_h2load_log(text: str) -> Latencies:
     return Latencies(len(rows), percentile(seconds, 0.5), percentile(seconds, 0.99), problems)
 
 
-def constant_rate(running: Running, case: Case, seconds: int, rate: int, directory: Path) -> Latencies:
+def constant_rate(running: Running, case: Case, seconds: float, rate: int, directory: Path) -> Latencies:
     """Send `rate` requests a second, far below what the server could do."""
     log = directory / "h2load.log"
-    command = ["h2load", "--h1", "-t1", f"-c{RATE_CONNECTIONS}", f"-D{seconds}", f"--log-file={log}"]
+    command = [
+        "h2load",
+        "--h1",
+        "-t1",
+        f"-c{RATE_CONNECTIONS}",
+        f"-D{round(seconds * 1000)}ms",
+        f"--log-file={log}",
+    ]
     command += [f"--rps={rate / RATE_CONNECTIONS:g}", f"http://{HOST}:{running.port}{case.path}"]
     try:
         run_generator(command, seconds)

@@ -46,7 +46,7 @@ class Place:
 
     app: str
     core: int
-    seconds: int
+    seconds: float
     directory: Path
     python: str = sys.executable  # of the servers
 

@@ -12,7 +12,7 @@ from .suites import Suite
 SHOWN = 30
 
 
-def profile(name: str, suite: Suite, core: int, seconds: int) -> None:
+def profile(name: str, suite: Suite, core: int, seconds: float) -> None:
     server = SERVERS[name]
     with tempfile.TemporaryDirectory(prefix="obsserve-bench-") as directory:
         figures = Path(directory) / "profile"

@@ -103,7 +103,9 @@ def judgement_text(judgement: Judgement) -> str:
 def text_of(result: Result, *, as_markdown: bool) -> str:
     suite, options = result.suite, result.options
     layout: Callable[[Sequence[Row]], str] = markdown if as_markdown else aligned
-    slices = f"{result.rounds} rounds of {options.seconds} s" if suite.standing else f"{result.rounds} rounds"
+    slices = (
+        f"{result.rounds} rounds of {options.seconds:g} s" if suite.standing else f"{result.rounds} rounds"
+    )
     parts = [f"{'### ' if as_markdown else ''}{suite.name}: {suite.about}", ""]
     for case in suite.cases:
         load = f", {case.connections} connections" if "wrk" in suite.programs else ""

@@ -23,7 +23,7 @@ Measure = Callable[[str, Case], Reading]
 class Options:
     servers: tuple[str, ...]
     rounds: int
-    seconds: int
+    seconds: float
     core: int  # of the servers; the harness and its generators have another
     python: str = sys.executable  # of the servers
 

@@ -41,7 +41,7 @@ class Suite:
     standing: StandingMeter | None = None
     fresh: FreshMeter | None = None
     rounds: int = 9
-    seconds: int = 2
+    seconds: float = 2
     packages: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
     pair: Pair = PAIR
