@@ -1,15 +1,16 @@
 """What every request pays for, in C: its count, its access line, its span.
 
 Optional: without a compiler the package is built without it, and Python does the same more slowly. So each of these
-has its Python twin, which is also the one to read first: `telemetry/metrics.py`, `telemetry/accesslines.py`,
-`telemetry/tracing.py`, `telemetry/spanencoder.py` and `telemetry/otlp_encode.py`, `telemetry/hooks.py` and
-`http/exchange.py`. Here is only the way of an ordinary exchange whose fragments are known; whatever else there is goes to the twin. Everything is called with the
-interpreter's lock held, by the serving thread, but for `request`, which the sender of spans calls.
+has its Python twin, which is also the one to read first: `metrics.py`, `accesslines.py`, `tracing.py`,
+`spanencoder.py`, `spanqueue.py`, `otlp_encode.py` and `hooks.py` in `telemetry`, and `http/exchange.py`. Here is only
+the way of an ordinary exchange whose fragments are known; whatever else there is goes to the twin. Everything is
+called with the interpreter's lock held, by the serving thread; but the thread that sends spans takes them and calls
+`request`.
 
     exchange.[ch]   what is read of an exchange     counts.c     metrics
     text.h          putting text and numbers        lines.c      access lines
     tracer.c        beginning and end of spans      encoder.c    encoded spans
-    requests.c      requests to a collector         chain.c      the observers of a hook
+    spans.c         spans that wait, in requests    chain.c      the observers of a hook
     prototype.c     how an exchange begins
 """
 
@@ -24,7 +25,7 @@ from typing import Any, Final
 PURE_PYTHON_VARIABLE: Final = "OBSSERVE_PURE_PYTHON"
 
 # What `_native.REVISION` must be; in a checkout it may have been compiled from older sources.
-REVISION: Final = 3
+REVISION: Final = 4
 
 
 def load() -> Any:

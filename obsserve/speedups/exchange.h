@@ -199,9 +199,9 @@ let_go(PyObject **callable)
     }
 }
 
-/* Return an ExportTraceServiceRequest: request(resource, scope, spans). */
+/* Return an ExportTraceServiceRequest: request(resource, scope, batch). */
 PyObject *request(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
-extern PyTypeObject ChainType, CountsType, EncoderType, LinesType, PrototypeType, TracerType;
+extern PyTypeObject BatchType, ChainType, CountsType, EncoderType, LinesType, PrototypeType, SpansType, TracerType;
 
 #endif

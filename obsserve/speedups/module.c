@@ -2,7 +2,7 @@
 
 static PyMethodDef functions[] = {
     {"request", (PyCFunction)(void (*)(void))request, METH_FASTCALL,
-     PyDoc_STR("request(resource, scope, spans)\n--\n\nReturn an ExportTraceServiceRequest of encoded spans.")},
+     PyDoc_STR("request(resource, scope, batch)\n--\n\nReturn an ExportTraceServiceRequest of encoded spans.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -15,7 +15,7 @@ static struct PyModuleDef module = {
 };
 
 /* Which of its twins in Python it fits: to be counted up here and in __init__.py with whatever they tell each other. */
-#define REVISION 3
+#define REVISION 4
 
 PyMODINIT_FUNC
 PyInit__native(void)
@@ -28,7 +28,7 @@ PyInit__native(void)
         Py_CLEAR(made);
     }
     PyTypeObject *const types[] = {
-        &ChainType, &CountsType, &EncoderType, &LinesType, &PrototypeType, &TracerType,
+        &BatchType, &ChainType, &CountsType, &EncoderType, &LinesType, &PrototypeType, &SpansType, &TracerType,
     };
     for (size_t n = 0; made != NULL && n < sizeof(types) / sizeof(types[0]); n++) {
         if (PyModule_AddType(made, types[n]) < 0) {

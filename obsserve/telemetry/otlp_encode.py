@@ -218,8 +218,8 @@ class RequestFrame:
 
     def request(self, spans: Sequence[bytes]) -> bytes:
         """Return an ExportTraceServiceRequest of encoded spans."""
-        if native is not None:
-            return native.request(self._resource, self._scope, list(spans))  # type: ignore[no-any-return]
+        if native is not None and isinstance(spans, native.Batch):
+            return native.request(self._resource, self._scope, spans)  # type: ignore[no-any-return]
         # Lengths first, so that a quarter of a megabyte is put together once and not at each level.
         parts = self._scope_spans(spans)
         size = sum(map(len, parts))

@@ -21,6 +21,7 @@ from math import inf
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
+from obsserve.speedups import native
 from obsserve.telemetry.catalogue import COMPLETE, OTHER, error_type_of
 from obsserve.telemetry.spanfigures import ABANDONED, ALREADY_SHUTDOWN, QUEUE_FULL, Delivery
 
@@ -56,6 +57,19 @@ class Carrier(Protocol):
         ...
 
 
+class Spans(deque[bytes]):
+    """Encoded spans that wait; `Spans` of `speedups` keeps them one after the other in one place."""
+
+    def take(self, count: int) -> Sequence[bytes]:
+        """Remove the first so many and return them."""
+        return [self.popleft() for _ in range(count)]
+
+
+def make_spans() -> Spans:
+    """Return what keeps spans that wait: that in C where it was built."""
+    return Spans() if native is None else native.Spans()
+
+
 class SpanQueue:
     """Queue and sender.
 
@@ -67,6 +81,7 @@ class SpanQueue:
         capacity: how many spans may wait.
         batch_size: how many are exported at once.
         schedule_delay: seconds after which fewer are exported too.
+        spans: keeps them until then.
         noun: what they are, for the server's log.
         sender: the thread's name.
     """
@@ -80,6 +95,7 @@ class SpanQueue:
         capacity: int,
         batch_size: int,
         schedule_delay: float,
+        spans: Spans | None = None,
         noun: str = "spans",
         sender: str = SENDER,
     ) -> None:
@@ -87,7 +103,7 @@ class SpanQueue:
         self._figures = figures
         # For whoever puts encoded spans in: only while there are fewer than `room`, and the sender is to be
         # woken when there are `wake_at`. The steps are spelled out there because each request pays for them.
-        self.spans: deque[bytes] = deque()
+        self.spans = Spans() if spans is None else spans
         self.room = capacity
         self.wake_at = batch_size
         self._batch_size = batch_size
@@ -203,12 +219,11 @@ class SpanQueue:
         spans = self.spans
         while left > 0 or len(spans) >= self._batch_size:
             size = min(self._batch_size, len(spans))
-            batch = [spans.popleft() for _ in range(size)]
             left -= size
             self._sending = size
             figures.began(size)
             began = perf_counter()
-            delivery = _deliver(carrier, batch)
+            delivery = _deliver(carrier, spans.take(size))  # held by no name: its memory serves the next
             if self._abandoned:
                 return
             self._sending = 0

@@ -54,7 +54,7 @@ from obsserve.telemetry.providertracing import ProviderTracing
 from obsserve.telemetry.sampling import ALWAYS, NEVER, PathSampling, Sampling, sampling_of
 from obsserve.telemetry.spanencoder import ExchangeEncoder
 from obsserve.telemetry.spanfigures import KEPT, LEFT_OUT, LOCAL, NONE, RECORDED, REMOTE, TraceFigures
-from obsserve.telemetry.spanqueue import SENDER, SpanQueue
+from obsserve.telemetry.spanqueue import SENDER, SpanQueue, make_spans
 from obsserve.telemetry.spanrecord import (
     SpanProjection,
     kept_for,
@@ -159,6 +159,7 @@ def start_tracing(
         capacity=configuration.queue_size,
         batch_size=configuration.batch_size,
         schedule_delay=configuration.schedule_delay,
+        spans=make_spans(),
     )
     queue.start()
     return Tracing(

@@ -5,6 +5,7 @@ import gc
 import os
 import subprocess
 import sys
+import tracemalloc
 import weakref
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -19,7 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
 from obsserve import speedups
 from obsserve.http.exchange import Exchange, make_exchange
 from obsserve.options import PURE_PYTHON_VARIABLE
-from obsserve.telemetry import catalogue, metrics, otlp_encode, spanencoder
+from obsserve.telemetry import catalogue, metrics, otlp_encode, spanencoder, spanqueue
 from obsserve.telemetry.accesslines import PIECES, Lines
 from obsserve.telemetry.cells import Cells
 from obsserve.telemetry.lightspan import ChildSpan, RootSpan
@@ -682,25 +683,125 @@ def test_whatever_an_exchange_and_its_span_say(facts, changes):
 # --- Requests to a collector -----------------------------------------------------------------------
 
 
+def waiting(spans):
+    made = native.Spans()
+    for span in spans:
+        made.append(span)
+    return made
+
+
+SIZES = st.binary(max_size=300) | st.integers(0, 20_000).map(bytes)
+
+
 @needs_native
-@given(
-    st.binary(max_size=300), st.lists(st.binary(max_size=300) | st.integers(0, 20_000).map(bytes), max_size=5)
-)
+@given(st.binary(max_size=300), st.lists(SIZES, max_size=5))
 def test_requests(resource, spans):
     frame = otlp_encode.RequestFrame({"service.name": resource.hex()}, "obsserve", "1")
-    ours = frame.request(spans)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(otlp_encode, "native", None)
-        assert ours == frame.request(spans)
+    assert frame.request(waiting(spans).take(len(spans))) == frame.request(spans)
 
 
 @needs_native
 @pytest.mark.parametrize(
-    "given", [(), (b"", b"", (b"",)), (b"", b"", ["text"]), ("", b"", []), (b"", None, [])]
+    "given", [(), (b"", b"", [b""]), ("", b"", None), (b"", None, None), (b"", b"", None, None)]
 )
 def test_what_is_no_request(given):
     with pytest.raises(TypeError):
-        native.request(*given)
+        native.request(*(native.Spans().take(0) if each is None else each for each in given))
+
+
+@needs_native
+class TestSpansThatWait:
+    @given(st.lists(SIZES | st.integers(0, 8), max_size=60), st.booleans())
+    def test_what_is_taken_is_what_was_appended(self, steps, keeps):
+        """Whatever comes in between, and whether or not the memory of what was taken comes back in time."""
+        spans, usual, kept = native.Spans(), spanqueue.Spans(), []
+        for step in steps:
+            if isinstance(step, bytes):
+                spans.append(step)
+                usual.append(step)
+            else:
+                batch, expected = spans.take(step), usual.take(min(step, len(usual)))
+                assert list(batch) == expected
+                kept += [(batch, expected)] if keeps else []
+            assert len(spans) == len(usual)
+        for batch, expected in kept:
+            assert [batch[n] for n in range(len(batch))] == expected
+
+    def test_a_queue_as_it_is_used(self):
+        """Batches of a full queue, while it is filled again."""
+        spans, numbers, found = native.Spans(), iter(range(10**6)), []
+        for _ in range(40):
+            for _ in range(300):
+                spans.append(b"%d" % next(numbers) * 40)
+            while len(spans) > 700:
+                found += spans.take(256)
+        found += spans.take(10**6)
+        assert found == [b"%d" % number * 40 for number in range(40 * 300)]
+        assert len(spans) == 0
+
+    def test_items_in_any_order(self):
+        batch = waiting([b"a", b"bb", b"", b"c" * 200]).take(9)
+        assert [batch[n] for n in (3, 0, 2, 2, 1, -1)] == [b"c" * 200, b"a", b"", b"", b"bb", b"c" * 200]
+        for number in (4, -5, 10**9):
+            with pytest.raises(IndexError):
+                batch[number]
+        empty = native.Spans().take(3)
+        assert len(empty) == 0
+        with pytest.raises(IndexError):
+            empty[0]
+
+    def test_they_may_all_be_removed(self):
+        spans = waiting([b"x" * 3_000_000, b"y"])
+        batch = spans.take(1)
+        spans.clear()
+        assert len(spans) == 0
+        spans.append(b"z")
+        assert (list(batch), list(spans.take(5))) == ([b"x" * 3_000_000], [b"z"])
+
+    def test_a_batch_outlives_where_it_came_from(self):
+        spans = waiting([b"a" * 1000] * 100)
+        batch = spans.take(60)
+        del spans
+        assert list(batch) == [b"a" * 1000] * 60
+
+    @pytest.mark.parametrize("wrong", ["text", bytearray(b"x"), None, 5])
+    def test_what_is_no_span(self, wrong):
+        spans = native.Spans()
+        with pytest.raises(TypeError):
+            spans.append(wrong)
+        assert len(spans) == 0
+
+    def test_what_is_no_count(self):
+        spans = waiting([b"a"])
+        for wrong, error in ((-1, ValueError), ("1", TypeError), (2**80, OverflowError)):
+            with pytest.raises(error):
+                spans.take(wrong)
+        assert list(spans.take(1)) == [b"a"]
+        with pytest.raises(TypeError):
+            native.Batch()
+        with pytest.raises(TypeError):
+            native.Spans(1)
+
+    def test_memory_goes_back_and_forth(self):
+        """Two buffers serve any number of batches; what one outlier took is given back."""
+        spans = native.Spans()
+
+        def rounds(count, size):
+            for _ in range(count):
+                for _ in range(100):
+                    spans.append(bytes(size))
+                spans.take(100)
+
+        rounds(3, 500)
+        tracemalloc.start()
+        try:
+            rounds(200, 500)
+            assert tracemalloc.get_traced_memory()[1] < 20_000, "no buffer is made any more"
+            rounds(2, 200_000)
+            rounds(2, 10)
+            assert tracemalloc.get_traced_memory()[0] < 3_000_000
+        finally:
+            tracemalloc.stop()
 
 
 # --- Code of others in between ------------------------------------------------------------------
