@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from random import getrandbits
+import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 from obsserve.http.admission import Admission
@@ -140,7 +140,7 @@ class ServerState:
         self.websocket_taker: Callable[[Connection, Exchange, bytes], None] | None = None
 
         # Tells this process's connection ids from those of every other.
-        self.instance = f"{getrandbits(32):08x}"
+        self.instance = os.urandom(4).hex()
         self.heads = HeadCache()
         self.targets = TargetCache()
         self.hosts = HostCache()

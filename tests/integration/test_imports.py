@@ -115,7 +115,7 @@ PARTS = "import asyncio, click, httptools, json, structlog, sys, uvloop; print(j
 @pytest.mark.parametrize(
     ("arguments", "most"),
     [
-        (("--no-access-log",), 82),
+        (("--no-access-log",), 79),
         (("--log-format", "json"), 103),
         (("--metrics-port", "0", "--log-format", "json"), 111),
     ],
