@@ -440,7 +440,7 @@ def test_lines_are_counted_and_forgotten_under_the_writer(tmp_path):
         while not running.count_lines() and time.monotonic() < deadline:
             time.sleep(0.01)
         assert running.count_lines() == 1
-        running.forget_lines()
+        running.forget_lines(0.1)
         assert running.count_lines() == 0
 
 

@@ -18,8 +18,10 @@ from .sink import SpanCounter
 
 BUSY = 0.9  # of its core, below which the generator and not the server was the limit
 SETTLE_SECONDS = 0.2  # longer than the 0.1 s within which an access log is to be flushed
+POLL_SECONDS = 0.05
 LINES_SECONDS = 5.0
-SPANS_SECONDS, SPANS_STILL_SECONDS = 10.0, 0.5
+# Still for longer than the 0.2 s after which a batch is sent that is not full.
+SPANS_SECONDS, SPANS_STILL_SECONDS = 10.0, 0.3
 SIGMAS = 6
 RATE = 5000  # requests a second
 RATE_KEPT = 0.95  # of the rate, below which the latencies are of another load
@@ -66,7 +68,7 @@ def wait_for_lines(running: Running, expected: int) -> int:
     deadline = time.monotonic() + LINES_SECONDS
     count = running.count_lines()
     while time.monotonic() < deadline:
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(POLL_SECONDS)
         before, count = count, running.count_lines()
         if count == before and count >= expected:
             break
@@ -87,7 +89,7 @@ def wait_for_spans(collector: SpanCounter, expected: float) -> int:
     deadline = time.monotonic() + SPANS_SECONDS
     count, since = collector.spans, time.monotonic()
     while time.monotonic() < deadline:
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(POLL_SECONDS)
         if collector.spans != count:
             count, since = collector.spans, time.monotonic()
         elif count >= expected and time.monotonic() - since > SPANS_STILL_SECONDS:
@@ -99,7 +101,7 @@ def under_full_load(running: Running, case: Case, place: Place) -> Reading:
     """CPU of a request and requests a second, with as much load as the server takes."""
     server = running.server
     if server.logs_lines:
-        running.forget_lines()
+        running.forget_lines(place.seconds)
     counted = running.counted_requests() if server.counts_requests else 0
     spans = running.collector.spans if running.collector is not None else 0
     before = running.cpu_seconds()
@@ -130,7 +132,7 @@ def under_full_load(running: Running, case: Case, place: Place) -> Reading:
 def at_constant_rate(running: Running, case: Case, place: Place) -> Reading:
     """Latency at a rate far below saturation."""
     if running.server.logs_lines:
-        running.forget_lines()
+        running.forget_lines(place.seconds)
     measured = load.constant_rate(running, case, place.seconds, RATE, place.directory)
     running.check_alive()
     kept = measured.requests / (RATE * place.seconds)

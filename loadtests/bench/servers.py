@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 READY_SECONDS = 60.0
 END_SECONDS = 8.0
-# More than the lines of a slice of some seconds.
-FILLED_MIB = 192
+# More than the lines of a slice: of a second, and at least.
+FILLED_MIB, LEAST_FILLED_MIB = 96, 64
 _MIB = bytes(1 << 20)
 
 
@@ -215,15 +215,18 @@ class Running:
         with self.output.open("rb") as output:
             return sum(block.count(b"\n") for block in iter(lambda: output.read(1 << 20), b""))
 
-    def forget_lines(self) -> None:
+    def forget_lines(self, seconds: float) -> None:
         """Empty the file that the server appends to: a run writes more than a disk should hold.
 
         It is filled first, by the harness: a virtual machine gets each page of memory from its host only when it
         is first written to, and again some seconds after it was last in use. That takes longer than all else that
         a line costs, and is no server's doing.
+
+        Args:
+            seconds: how long it is going to be written to.
         """
         with self.output.open("ab", buffering=0) as output:
-            for _ in range(FILLED_MIB):
+            for _ in range(max(round(FILLED_MIB * seconds), LEAST_FILLED_MIB)):
                 output.write(_MIB)
         os.truncate(self.output, 0)
 

@@ -59,6 +59,10 @@ prototype_fill(Prototype *self, PyObject *args, PyObject *keywords)
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "$OO!O!", keys, &first, &PyTuple_Type, &slots, &PyTuple_Type, &given)) {
         return -1;
     }
+    if (Py_TYPE(first)->tp_new != PyBaseObject_Type.tp_new) {
+        PyErr_Format(PyExc_TypeError, "%s has a way of its own to be made", Py_TYPE(first)->tp_name);
+        return -1;
+    }
     self->call = (vectorcallfunc)prototype_call;
     self->type = (PyTypeObject *)Py_NewRef(Py_TYPE(first));
     self->begins = PyMem_Calloc(PyTuple_GET_SIZE(slots) + 1, sizeof(Begin));

@@ -993,6 +993,10 @@ class Slotted:
         self.number, self.text = 7, "text"
 
 
+class SlottedDict(dict):
+    __slots__ = ("more",)
+
+
 def prototype(first=None, slots=("number", "text", "left", "given"), given=("given",)):
     return native.Prototype(first=first or Slotted(None), slots=slots, given=given)
 
@@ -1036,7 +1040,8 @@ class TestPrototype:
         [
             {"slots": ("number", "missing")}, {"given": ("missing",)}, {"given": ("given", "given")}, {"slots": (1,)},
             {"slots": ("__dict__",)}, {"slots": ("__weakref__",)}, {"slots": ("__class__",)}, {"given": ("__init__",)},
-            {"first": 5, "slots": ("real",)}, {"first": object(), "given": ()}, {"slots": ["number"]},
+            {"first": 5, "slots": ("real",)},
+            {"first": SlottedDict(), "slots": ("more",), "given": ()}, {"first": object(), "given": ()}, {"slots": ["number"]},
         ],
     )  # fmt: skip
     def test_what_is_no_slot(self, wrong):
