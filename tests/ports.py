@@ -45,8 +45,12 @@ def _take(count):
 def _are_free(ports):
     with ExitStack() as stack:
         for port in ports:
+            # Bound, not listening: a program that another thread starts at this moment inherits the socket until it
+            # runs, and whoever waits for a server on this port must not find that one.
+            found = stack.enter_context(socket.socket())
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.bind(("127.0.0.1", port))
             except OSError:
                 return False
     return True
